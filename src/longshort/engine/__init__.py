@@ -1,0 +1,139 @@
+"""Runs a cell over time: one layer, one direction. The engines do not know each other; `auto` takes the first that does not refuse.
+
+Each engine is a module with two functions:
+
+    refuse(cell, call) -> str | None               why it will not run this, in words; None if it will
+    forward(cell, params, call, state) -> (y, State, Tape | None)      differentiable
+
+A named engine is obeyed or refused with its reason; it never falls back silently.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from longshort.cell import Cell, Masks, Params, State
+
+__all__ = ["ENGINES", "Call", "Cell", "Masks", "State", "Tape", "choose", "explain", "run"]
+
+ENGINES = ("gpu", "cpu", "vendor", "reference")  # the order in which `auto` asks
+
+
+class Call(NamedTuple):
+    """What to run, apart from the cell, its parameters and the initial state.
+
+    x: input, [T, B, I].
+    lengths: steps per sequence, int64, [B], on the device of x, each in 0..T; None means T. y is 0 and the state stands still beyond them.
+    resets: bool, [T, B]: the state is zeroed before step t, in the order of processing.
+    masks: random bits of a training pass; None in evaluation.
+    reverse: run from the last step of each sequence to its first.
+    tape: return the Tape.
+    """
+
+    x: Tensor
+    lengths: Tensor | None = None
+    resets: Tensor | None = None
+    masks: Masks | None = None
+    reverse: bool = False
+    tape: bool = False
+
+
+@dataclass(frozen=True)
+class Tape:
+    """Every step's gates and cells, as backward keeps them: to be read, not differentiated. Zero beyond a sequence's length.
+
+    cell: the variant that ran.
+    gates: activated gates, [T, B, G*H], rows as in the weights, g before its dropout; in the dtype of x.
+    cells: cell state after each step, [T, B, H]; in the dtype of the state.
+    """
+
+    cell: Cell
+    gates: Tensor
+    cells: Tensor
+
+    def gate(self, k: str) -> Float[Tensor, "T B H"]:
+        """One of the gates i f g o at every step; where the variant has no such rows, what stands for them (coupled i, f = 1)."""
+        if len(k) != 1 or k not in "ifgo":
+            raise ValueError(f"gate must be one of 'i', 'f', 'g', 'o', got {k!r}.")
+        if k in self.cell.gates:
+            return self.gates.unflatten(-1, (len(self.cell.gates), -1))[..., self.cell.gates.index(k), :]
+        return torch.ones_like(self.cells) if k == "f" else 1 - self.gate("f")
+
+
+def engines() -> dict[str, ModuleType]:
+    """The engines of this installation by name, in the order in which `auto` asks."""
+    from longshort.engine import reference, vendor
+
+    return {"vendor": vendor, "reference": reference}
+
+
+def refusals(cell: Cell, call: Call) -> dict[str, str | None]:
+    """For each engine why it refuses this call, or None where it would run it."""
+    return {name: engine.refuse(cell, call) for name, engine in engines().items()}
+
+
+def choose(cell: Cell, call: Call, engine: str = "auto") -> str:
+    """The name of the engine that runs this call.
+
+    Raises:
+        ValueError: `engine` is unknown, or names one that refuses; the message carries its reason.
+    """
+    have = engines()
+    if engine == "auto":
+        return next(name for name, module in have.items() if module.refuse(cell, call) is None)
+    if engine not in have:
+        raise ValueError(f"engine must be one of {', '.join(['auto', *have])}, got {engine!r}.")
+    why = have[engine].refuse(cell, call)
+    if why is not None:
+        raise ValueError(f"engine {engine!r} was asked for but refuses: {why} Use engine='auto' to let another run it.")
+    return engine
+
+
+def explain(cell: Cell, call: Call) -> str:
+    """One line per engine: which one `auto` takes, and why the ones before it refuse."""
+    chosen, lines = choose(cell, call), []
+    for name, why in refusals(cell, call).items():
+        said = f"refuses: {why}" if why else "chosen" if name == chosen else "could run it, but comes later"
+        lines.append(f"{name:>9}: {said}")
+    return "\n".join(lines)
+
+
+def run(
+    cell: Cell, params: Params, call: Call, state: State | None = None, engine: str = "auto"
+) -> tuple[Tensor, State, Tape | None]:
+    """Run one layer in one direction over time.
+
+    Args:
+        cell: the variant.
+        params: the tensors of `cell.shapes(I, H)`; the biases may be absent.
+        call: the sequence and how to run it.
+        state: h [B, P] in the dtype of x, c [B, H]; zero if None.
+        engine: 'auto', or one of ENGINES.
+
+    Returns:
+        y [T, B, P], the state after the last step of each sequence, and the Tape if `call.tape`.
+
+    Raises:
+        ValueError: a shape is wrong, or the named engine refuses.
+    """
+    x, H = call.x, params["weight_ih"].shape[0] // len(cell.gates)
+    (T, B, I), P = x.shape, cell.projection or H  # noqa: E741
+    if params["weight_ih"].shape[1] != I:
+        raise ValueError(f"x must be [T, B, I] with I = {params['weight_ih'].shape[1]}, got {list(x.shape)}.")
+    for name, t, shape in (("lengths", call.lengths, [B]), ("resets", call.resets, [T, B])):
+        if t is not None and list(t.shape) != shape:
+            raise ValueError(f"{name} must be {shape}, got {list(t.shape)}. The batch size of x is {B}.")
+    arithmetic = torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
+    if state is None:
+        state = State(x.new_zeros(B, P), x.new_zeros(B, H, dtype=arithmetic))
+    for name, t, shape in (("h", state.h, [B, P]), ("c", state.c, [B, H])):
+        if list(t.shape) != shape:
+            raise ValueError(f"state {name} must be {shape}, got {list(t.shape)}. Did the batch size change between calls?")
+    state = State(state.h.to(x.dtype), state.c.to(arithmetic))
+    return engines()[choose(cell, call, engine)].forward(cell, params, call, state)

@@ -1,0 +1,56 @@
+"""The vendor engine: torch's own fused LSTM (cuDNN on a GPU, oneDNN on a CPU), for the cell that it has."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from longshort.cell import Cell, Params, State
+from longshort.engine import Call, Tape
+
+
+def refuse(cell: Cell, call: Call) -> str | None:
+    """torch has one cell, no resets, and shows neither gates nor cell states."""
+    if not cell.plain:
+        return f"torch's fused LSTM has the plain or projected cell only, not {cell}."
+    if call.resets is not None:
+        return "torch's fused LSTM cannot reset the state within a sequence."
+    if call.tape:
+        return "torch's fused LSTM returns neither gates nor cell states."
+    if 0 in call.x.shape[:2]:
+        return "torch's fused LSTM takes no empty batch or sequence."
+    if torch.compiler.is_compiling():
+        return "torch's fused LSTM packs by lengths, which cannot be compiled." if call.lengths is not None else None
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "torch's fused LSTM cannot be transformed by torch.func."
+    return None
+
+
+def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tensor, State, Tape | None]:
+    """One layer of `torch.lstm`; see `engine.run` for shapes. A reverse pass is a flip, a pass, and a flip."""
+    x, T = call.x, call.x.shape[0]
+    weights = [params[k] for k in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr") if k in params]
+    hx = [state.h[None], state.c.to(x.dtype)[None]]
+    rest = ("bias_ih" in params, 1, 0.0, torch.is_grad_enabled(), False)  # biases, layers, dropout, train, bidirectional
+    if call.lengths is None:
+        x = x.flip(0) if call.reverse else x
+        y, h, c = torch._VF.lstm(x, hx, weights, *rest, False)
+        return y.flip(0) if call.reverse else y, State(h[0], c[0].to(state.c.dtype)), None
+
+    flip, some = _mirror(call.lengths, T) if call.reverse else None, call.lengths > 0
+    x = x if flip is None else x.gather(0, flip[..., None].expand_as(x))
+    packed = pack_padded_sequence(x, call.lengths.clamp(min=1).cpu(), enforce_sorted=False)
+    hx = [v.index_select(1, packed.sorted_indices) for v in hx]
+    data, h, c = torch._VF.lstm(packed.data, packed.batch_sizes, hx, weights, *rest)
+    y, _ = pad_packed_sequence(packed._replace(data=data), total_length=T)
+    y = y if flip is None else y.gather(0, flip[..., None].expand_as(y))
+    h, c = (v.index_select(1, packed.unsorted_indices)[0] for v in (h, c))
+    new = State(torch.where(some[:, None], h, state.h), torch.where(some[:, None], c.to(state.c.dtype), state.c))
+    return torch.where(some[None, :, None], y, 0), new, None
+
+
+def _mirror(lengths: Tensor, T: int) -> Tensor:
+    """For each step and sequence the step that mirrors it within the sequence; padding stays where it is. int64, [T, B]."""
+    t = torch.arange(T, device=lengths.device)[:, None]
+    return torch.where(t < lengths, lengths - 1 - t, t)
