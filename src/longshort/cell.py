@@ -8,7 +8,7 @@ The numbers (1) to (9) mean the same line in the docs, here, in the C++ and in t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -51,7 +51,7 @@ class Masks(NamedTuple):
         return Masks(self.drop_h, *(None if m is None else m[t] for m in self[1:]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cell:
     """One variant of the LSTM. The defaults are the plain LSTM of torch.nn.LSTM.
 
@@ -110,6 +110,10 @@ class Cell:
         if self.coupled and not self.forget:
             raise ValueError("Cell(coupled=True, forget=False) contradicts itself: i = 1 - f needs the forget gate.")
 
+    def __repr__(self) -> str:
+        said = ((f, getattr(self, f.name)) for f in fields(self))
+        return f"Cell({', '.join(f'{f.name}={v!r}' for f, v in said if v != f.default)})"
+
     @property
     def gates(self) -> str:
         """The gates that have rows in the weights, in their order there: a subsequence of 'ifgo'."""
@@ -145,7 +149,7 @@ class Cell:
                 ("Krueger et al. 2017, Zoneout", any(self.zoneout))]  # fmt: skip
         return [paper for paper, used in said if used]
 
-    def shapes(self, I: int, H: int, bias: bool = True) -> dict[str, tuple[int, ...]]:  # noqa: E741
+    def shapes(self, I: int, H: int, bias: bool = True) -> dict[str, tuple[int, ...]]:
         """Name and shape of each parameter of one layer and direction: the one table that module, kernels and files read.
 
         Args:

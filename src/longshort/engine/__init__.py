@@ -1,6 +1,6 @@
-"""Runs a cell over time: one layer, one direction. The engines do not know each other; `auto` takes the first that does not refuse.
+"""Runs a cell over time: one layer, one direction. `auto` takes the first engine that does not refuse.
 
-Each engine is a module with two functions:
+The engines do not know each other. Each is a module with two functions:
 
     refuse(cell, call) -> str | None               why it will not run this, in words; None if it will
     forward(cell, params, call, state) -> (y, State, Tape | None)      differentiable
@@ -29,7 +29,8 @@ class Call(NamedTuple):
     """What to run, apart from the cell, its parameters and the initial state.
 
     x: input, [T, B, I].
-    lengths: steps per sequence, int64, [B], on the device of x, each in 0..T; None means T. y is 0 and the state stands still beyond them.
+    lengths: steps per sequence, int64, [B], on the device of x, each in 0..T; None means T. Beyond them y is 0 and the
+        state stands still.
     resets: bool, [T, B]: the state is zeroed before step t, in the order of processing.
     masks: random bits of a training pass; None in evaluation.
     reverse: run from the last step of each sequence to its first.
@@ -123,7 +124,7 @@ def run(
         ValueError: a shape is wrong, or the named engine refuses.
     """
     x, H = call.x, params["weight_ih"].shape[0] // len(cell.gates)
-    (T, B, I), P = x.shape, cell.projection or H  # noqa: E741
+    (T, B, I), P = x.shape, cell.projection or H
     if params["weight_ih"].shape[1] != I:
         raise ValueError(f"x must be [T, B, I] with I = {params['weight_ih'].shape[1]}, got {list(x.shape)}.")
     for name, t, shape in (("lengths", call.lengths, [B]), ("resets", call.resets, [T, B])):

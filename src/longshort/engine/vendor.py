@@ -41,11 +41,13 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
     flip, some = _mirror(call.lengths, T) if call.reverse else None, call.lengths > 0
     x = x if flip is None else x.gather(0, flip[..., None].expand_as(x))
     packed = pack_padded_sequence(x, call.lengths.clamp(min=1).cpu(), enforce_sorted=False)
-    hx = [v.index_select(1, packed.sorted_indices) for v in hx]
+    order, back = packed.sorted_indices, packed.unsorted_indices
+    assert order is not None and back is not None  # pack_padded_sequence sorted
+    hx = [v.index_select(1, order) for v in hx]
     data, h, c = torch._VF.lstm(packed.data, packed.batch_sizes, hx, weights, *rest)
     y, _ = pad_packed_sequence(packed._replace(data=data), total_length=T)
     y = y if flip is None else y.gather(0, flip[..., None].expand_as(y))
-    h, c = (v.index_select(1, packed.unsorted_indices)[0] for v in (h, c))
+    h, c = (v.index_select(1, back)[0] for v in (h, c))
     new = State(torch.where(some[:, None], h, state.h), torch.where(some[:, None], c.to(state.c.dtype), state.c))
     return torch.where(some[None, :, None], y, 0), new, None
 

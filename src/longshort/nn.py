@@ -1,0 +1,341 @@
+"""`LSTM`: a drop-in for torch.nn.LSTM with every `Cell`, dilation, resets, initialisations, and its gates on request."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from longshort import engine as engines
+from longshort.cell import Cell, State
+from longshort.dilation import Dilation
+from longshort.engine import Call, Tape
+
+INITS = ("torch", "forget_bias", "chrono:T_MAX", "orthogonal")
+
+
+class LSTM(nn.Module):
+    """Long Short-Term Memory over time, layers and directions: torch.nn.LSTM with any `Cell`.
+
+    Args:
+        input_size: features I of the input.
+        hidden_size: units H of each layer and direction.
+        num_layers: layers L, each reading the outputs of the one below.
+        bias: whether the gates have bias_ih and bias_hh.
+        batch_first: input and output are [B, T, *] instead of [T, B, *].
+        dropout: dropout on the outputs of each layer but the last, in [0, 1].
+        bidirectional: a second direction D = 2 reads from the end; the outputs are concatenated.
+        proj_size: size of the projected output, 0 for none: short for cell=Cell(projection=...).
+        device: where the parameters live.
+        dtype: type of the parameters.
+        cell: the variant; None is the plain LSTM.
+        dilation: d of every layer, or one d per layer: step t sees step t - d. Chang et al. 2017, Dilated RNNs.
+        init: how parameters start, one or more of these joined by '+', applied from left to right:
+            'torch': U(-1/sqrt(H), 1/sqrt(H)), as torch.nn.LSTM draws it (always applied first);
+            'forget_bias': bias of the forget gate 1. Jozefowicz et al. 2015;
+            'chrono:T_MAX': forget bias ln U(1, T_MAX - 1), input bias its negative, for memories of up to T_MAX steps.
+            Tallec & Ollivier 2018;
+            'orthogonal': each gate's block of W_hh is orthogonal. Saxe et al. 2014.
+        engine: 'auto', or the name of an engine, which is obeyed or refused with a reason.
+        weight_drop: dropout on W_hh in training (DropConnect), in [0, 1). Merity et al. 2018.
+
+    Raises:
+        ValueError: an argument is out of range, or two contradict each other.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        cell: Cell | None = None,
+        dilation: int | Sequence[int] = 1,
+        init: str = "torch",
+        engine: str = "auto",
+        weight_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, size, least in (("input_size", input_size, 0), ("hidden_size", hidden_size, 1),
+                                  ("num_layers", num_layers, 1), ("proj_size", proj_size, 0)):  # fmt: skip
+            if isinstance(size, bool) or not isinstance(size, int):
+                raise TypeError(f"{name} must be a whole number, got {size!r}.")
+            if size < least:
+                raise ValueError(f"{name} must be at least {least}, got {size}.")
+        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must be a number in [0, 1], got {dropout!r}.")
+        if dropout and num_layers == 1:
+            warnings.warn(
+                f"dropout={dropout} acts between layers, and num_layers is 1: it does nothing. "
+                "See Cell(drop_h=...) and Cell(drop_g=...) for dropout inside a layer.",
+                stacklevel=2,
+            )
+        if not 0 <= weight_drop < 1:
+            raise ValueError(f"weight_drop must be a number in [0, 1), got {weight_drop!r}.")
+        if engine != "auto" and engine not in engines.ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(('auto', *engines.ENGINES))}, got {engine!r}.")
+        cell = cell or Cell(projection=proj_size or None)
+        if proj_size and cell.projection != proj_size:
+            raise ValueError(f"proj_size={proj_size} and cell.projection={cell.projection} differ. Give only one of them.")
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, float(dropout), bidirectional
+        self.cell, self.init, self.engine, self.weight_drop = cell, init, engine, weight_drop
+        self.proj_size = cell.projection or 0
+        self.dilation = _per_layer(dilation, num_layers)
+        for k, suffix in self._stack():
+            I = input_size if k == 0 else (self.proj_size or hidden_size) * (1 + bidirectional)
+            for name, shape in cell.shapes(I, hidden_size, bias).items():
+                setattr(self, name + suffix, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    def _stack(self) -> list[tuple[int, str]]:
+        """(layer, suffix of its parameters' names) for each layer and direction, in torch's order."""
+        ends = ("", "_reverse") if self.bidirectional else ("",)
+        return [(k, f"_l{k}{end}") for k in range(self.num_layers) for end in ends]
+
+    def layer_params(self, suffix: str) -> dict[str, Tensor]:
+        """The parameters of one layer and direction, by the names in `Cell.shapes`; suffix as in '_l0_reverse'."""
+        names = self.cell.shapes(self.input_size, self.hidden_size, self.bias)
+        return {name: getattr(self, name + suffix) for name in names}
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters of each layer and direction, as torch.nn.LSTM lists them."""
+        return [list(self.layer_params(suffix).values()) for _, suffix in self._stack()]
+
+    def flatten_parameters(self) -> None:
+        """Does nothing: kept so that code written for torch.nn.LSTM runs."""
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as `init` says."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for name, v in self.named_parameters():
+            nn.init.ones_(v) if name.startswith("gain") else nn.init.uniform_(v, -bound, bound)
+        for word in self.init.split("+"):
+            kind, _, number = word.partition(":")
+            if (kind, bool(number)) not in {(w.split(":")[0], ":" in w) for w in INITS}:
+                raise ValueError(f"init must be made of {', '.join(INITS)} joined by '+', got {self.init!r}.")
+            for _, suffix in self._stack():
+                p = self.layer_params(suffix)
+                if kind == "orthogonal":
+                    for block in p["weight_hh"].chunk(len(self.cell.gates)):
+                        nn.init.orthogonal_(block)
+                elif kind == "forget_bias":
+                    self._set_gate_bias(p, "f", torch.ones_like(p["weight_hh"][: self.hidden_size, 0]), kind)
+                elif kind == "chrono":
+                    if self.cell.layer_norm:
+                        raise ValueError("init='chrono' sets time constants, which layer_norm would normalise away.")
+                    if not number.isdigit() or int(number) < 3:
+                        raise ValueError(f"init='chrono:T_MAX' needs a whole T_MAX of at least 3 steps, got {number!r}.")
+                    b = torch.empty_like(p["weight_hh"][: self.hidden_size, 0]).uniform_(1, int(number) - 1).log()
+                    self._set_gate_bias(p, "f", b, kind)
+                    if "i" in self.cell.gates:
+                        self._set_gate_bias(p, "i", -b, kind)
+
+    def _set_gate_bias(self, p: dict[str, Tensor], gate: str, value: Tensor, why: str) -> None:
+        if not self.bias or not self.cell.forget:
+            raise ValueError(f"init={why!r} sets the bias of the forget gate: it needs bias=True and Cell(forget=True).")
+        n = self.cell.gates.index(gate)
+        for name, v in (("bias_ih", value), ("bias_hh", torch.zeros_like(value))):
+            p[name].unflatten(0, (-1, self.hidden_size))[n].copy_(v)
+
+    def extra_repr(self) -> str:
+        """The arguments that differ from their defaults."""
+        said = [f"{self.input_size}, {self.hidden_size}"]
+        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "cell": Cell(),
+                    "dilation": (1,) * self.num_layers, "init": "torch", "engine": "auto", "weight_drop": 0.0}  # fmt: skip
+        return ", ".join(said + [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v])
+
+    def explain(self, input: Tensor) -> str:
+        """Which engine each layer would take for this input, and why not the others: one line per engine."""
+        x = input.transpose(0, 1) if self.batch_first and input.dim() == 3 else input
+        x = self._autocast(x if x.dim() == 3 else x[:, None])
+        dilation = max(self.dilation)
+        call = Call(x) if dilation == 1 else Call(*Dilation(dilation, *x.shape[:2]).fold_all(x, None, None)[:2])
+        return engines.explain(self.cell, call)
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Tensor, Tensor] | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        resets: Tensor | None = None,
+        tape: bool = False,
+    ) -> Any:
+        """Run all layers over a sequence or a batch of sequences.
+
+        Args:
+            input: [T, B, I], [B, T, I] if batch_first, [T, I] without a batch, or a PackedSequence.
+            hx: initial (h_0 [S, B, P], c_0 [S, B, H]); zero if None. S = L * D without dilation; with it each layer and
+                direction has d rows, row j being the state that its step j (counted in its own direction) sees.
+                Without a batch there is no axis B.
+            lengths: steps per sequence, int64, [B], each in 0..T: beyond them the output is 0 and the state stands still.
+            resets: bool, [T, B] ([B, T] if batch_first): the sequence starts afresh at step t, with a zero state. In the
+                backward direction the state is zeroed on the way from step t to step t - 1.
+            tape: also return the gates and cell states of every step.
+
+        Returns:
+            output: [T, B, D * P], laid out as the input.
+            (h_n, c_n): the states after the last step of each sequence, shaped as hx. c_n has the dtype of c_0 if that
+                was given (a float32 c_0 keeps a bfloat16 model's cell exact between calls), else that of the output.
+            tapes: if `tape`, one `Tape` ([T, B, *]) for each layer and direction, in the order of h_n.
+
+        Raises:
+            ValueError: a shape does not fit, or the engine that was asked for refuses.
+        """
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, hx, lengths, resets, tape)
+        if input.dim() not in (2, 3):
+            raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead: [T, B, I] or [T, I].")
+        if input.shape[-1] != self.input_size:
+            raise ValueError(f"input must have input_size = {self.input_size} features last, got {list(input.shape)}.")
+        single = input.dim() == 2
+        if single and (lengths is not None or resets is not None):
+            raise ValueError("lengths and resets belong to a batch: give the input as [T, B, I].")
+        if hx is not None and {v.dim() for v in hx} != {input.dim()}:
+            raise ValueError(
+                f"For {'unbatched 2-D' if single else 'batched 3-D'} input, hx and cx should also be {input.dim()}-D "
+                f"but got ({hx[0].dim()}-D, {hx[1].dim()}-D) tensors."
+            )
+        x = input.transpose(0, 1) if self.batch_first and not single else input
+        if single:
+            x, hx = x[:, None], hx and (hx[0][:, None], hx[1][:, None])
+        if resets is not None and self.batch_first:
+            resets = resets.transpose(0, 1)
+        y, state, tapes = self._run(x, hx, _lengths(lengths, x), resets, tape)
+        if single:
+            y, state = y[:, 0], (state[0][:, 0], state[1][:, 0])
+        elif self.batch_first:
+            y = y.transpose(0, 1)
+        return (y, state, tapes) if tape else (y, state)
+
+    def _forward_packed(
+        self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None, lengths: Any, resets: Any, tape: bool
+    ) -> Any:
+        if lengths is not None or resets is not None:
+            raise ValueError("a PackedSequence knows its lengths, and resets need padded input: give the input as [T, B, I].")
+        data, sizes, order, back = input
+        if data.shape[-1] != self.input_size:
+            raise ValueError(f"input must have input_size = {self.input_size} features last, got {list(data.shape)}.")
+        x, ends = torch._VF._pad_packed_sequence(data, sizes, False, 0.0, len(sizes))
+        if hx is not None and order is not None:
+            hx = (hx[0].index_select(1, order), hx[1].index_select(1, order))
+        y, (h, c), tapes = self._run(x, hx, ends.to(data.device), None, tape)
+        y, _ = torch._VF._pack_padded_sequence(y, ends, False)
+        if back is not None:
+            h, c = h.index_select(1, back), c.index_select(1, back)
+            tapes = [Tape(s.cell, s.gates.index_select(1, back), s.cells.index_select(1, back)) for s in tapes]
+        out = PackedSequence(y, sizes, order, back)
+        return (out, (h, c), tapes) if tape else (out, (h, c))
+
+    def _run(
+        self, x: Tensor, hx: tuple[Tensor, Tensor] | None, lengths: Tensor | None, resets: Tensor | None, tape: bool
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], list[Tape]]:
+        (T, B, _), D = x.shape, 1 + self.bidirectional
+        if resets is not None and (resets.dtype != torch.bool or list(resets.shape) != [T, B]):
+            raise ValueError(
+                f"resets must be bool, {[B, T] if self.batch_first else [T, B]}, "
+                f"got {resets.dtype}, {list(resets.mT.shape if self.batch_first else resets.shape)}."
+            )
+        S, P = D * sum(self.dilation), self.proj_size or self.hidden_size
+        for name, t, width in zip("hc", hx or (), (P, self.hidden_size), strict=False):
+            if list(t.shape) != [S, B, width]:
+                axes = f"[L*D, B, {'P' if name == 'h' else 'H'}]"
+                raise ValueError(
+                    f"state {name} must be {axes} = {[S, B, width]}, got {list(t.shape)}. "
+                    "Did the batch size change between calls?"
+                )
+        x = self._autocast(x)
+        hs, cs, tapes, row = [], [], [], 0
+        for k, d in enumerate(self.dilation):
+            if k and self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            ys = []
+            for end in ("", "_reverse")[:D]:
+                state = None if hx is None else State(hx[0][row : row + d], hx[1][row : row + d])
+                y, (h, c), record = self._run_one(x, f"_l{k}{end}", d, state, lengths, resets, tape)
+                ys.append(y)
+                hs.append(h)
+                cs.append(c)
+                tapes += [record] if record else []
+                row += d
+            x = torch.cat(ys, -1) if D == 2 else ys[0]
+        c_dtype = x.dtype if hx is None else hx[1].dtype
+        return x, (torch.cat(hs), torch.cat(cs).to(c_dtype)), tapes
+
+    def _run_one(
+        self, x: Tensor, suffix: str, d: int, state: State | None, lengths: Tensor | None, resets: Tensor | None, tape: bool
+    ) -> tuple[Tensor, State, Tape | None]:
+        """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
+        (T, B, _), reverse = x.shape, suffix.endswith("_reverse")
+        params = {k: self._autocast(v) for k, v in self.layer_params(suffix).items()}
+        if self.weight_drop and self.training:
+            params["weight_hh"] = F.dropout(params["weight_hh"], self.weight_drop)
+        if resets is not None and reverse:  # between t - 1 and t there is one border, whichever way it is crossed
+            resets = torch.cat([resets[1:], resets.new_zeros(min(T, 1), B)])
+            if lengths is not None:
+                resets = resets & (torch.arange(1, T + 1, device=x.device)[:, None] < lengths)
+        fold = Dilation(d, T, B, reverse)
+        if d > 1:
+            state = state and State(*(fold.enter(v, lengths) for v in state))
+            crossed = resets
+            x, lengths_d, resets = fold.fold_all(x, lengths, resets)
+        else:
+            state = state and State(state.h[0], state.c[0])
+            lengths_d = lengths
+        masks = self.cell.draw(x.shape[0], x.shape[1], self.hidden_size, like=x) if self.training else None
+        if masks is not None and masks.drop_h is not None and d > 1:
+            masks = masks._replace(drop_h=masks.drop_h[:B].repeat(d, 1))  # one mask per sequence, whatever its phase
+        call = Call(x, lengths_d, resets, masks, reverse, tape)
+        y, state, record = engines.run(self.cell, params, call, state, self.engine)
+        if d == 1:
+            return y, State(state.h[None], state.c[None]), record
+        record = record and Tape(self.cell, fold.unfold(record.gates), fold.unfold(record.cells))
+        return fold.unfold(y), State(*(fold.leave(v, lengths, crossed) for v in state)), record
+
+    def _autocast(self, v: Tensor) -> Tensor:
+        kind = v.device.type
+        if v.dtype != torch.float64 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            return v.to(torch.get_autocast_dtype(kind))
+        return v
+
+
+def _per_layer(dilation: int | Sequence[int], layers: int) -> tuple[int, ...]:
+    each = (dilation,) * layers if isinstance(dilation, int) else tuple(dilation)
+    if len(each) != layers:
+        raise ValueError(f"dilation must be one number, or one per layer ({layers}), got {len(each)} of them.")
+    if any(isinstance(d, bool) or not isinstance(d, int) or d < 1 for d in each):
+        raise ValueError(f"dilation must be whole steps of at least 1, got {dilation!r}.")
+    return each
+
+
+def _lengths(lengths: Tensor | Sequence[int] | None, x: Tensor) -> Tensor | None:
+    """lengths as int64 [B] on the device of x, checked where that costs no synchronisation."""
+    if lengths is None:
+        return None
+    n = torch.as_tensor(lengths)
+    T, B = x.shape[:2]
+    if n.is_floating_point() or n.is_complex() or n.dtype == torch.bool:
+        raise TypeError(f"lengths must be whole numbers of steps, got {n.dtype}.")
+    if list(n.shape) != [B]:
+        raise ValueError(f"lengths must be [B] = [{B}], got {list(n.shape)}.")
+    if not torch.compiler.is_compiling() and n.device.type == "cpu" and B:
+        low, high = cast(tuple[int, int], tuple(int(v) for v in n.aminmax()))
+        if low < 0 or high > T:
+            raise ValueError(f"lengths must lie in 0..T = 0..{T}, got values from {low} to {high}.")
+    return n.to(device=x.device, dtype=torch.int64)
