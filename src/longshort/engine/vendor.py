@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -41,8 +43,7 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
     flip, some = _mirror(call.lengths, T) if call.reverse else None, call.lengths > 0
     x = x if flip is None else x.gather(0, flip[..., None].expand_as(x))
     packed = pack_padded_sequence(x, call.lengths.clamp(min=1).cpu(), enforce_sorted=False)
-    order, back = packed.sorted_indices, packed.unsorted_indices
-    assert order is not None and back is not None  # pack_padded_sequence sorted
+    order, back = cast(Tensor, packed.sorted_indices), cast(Tensor, packed.unsorted_indices)
     hx = [v.index_select(1, order) for v in hx]
     data, h, c = torch._VF.lstm(packed.data, packed.batch_sizes, hx, weights, *rest)
     y, _ = pad_packed_sequence(packed._replace(data=data), total_length=T)
