@@ -20,8 +20,6 @@ def refuse(cell: Cell, call: Call) -> str | None:
         return "torch's fused LSTM cannot reset the state within a sequence."
     if call.tape:
         return "torch's fused LSTM returns neither gates nor cell states."
-    if 0 in call.x.shape[:2]:
-        return "torch's fused LSTM takes no empty batch or sequence."
     if torch.compiler.is_compiling():
         return "torch's fused LSTM packs by lengths, which cannot be compiled." if call.lengths is not None else None
     if torch._C._functorch.peek_interpreter_stack() is not None:
@@ -32,6 +30,8 @@ def refuse(cell: Cell, call: Call) -> str | None:
 def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tensor, State, Tape | None]:
     """One layer of `torch.lstm`; see `engine.run` for shapes. A reverse pass is a flip, a pass, and a flip."""
     x, T = call.x, call.x.shape[0]
+    if 0 in x.shape[:2]:  # torch.lstm takes no empty batch or sequence
+        return x.new_zeros(*x.shape[:2], state.h.shape[-1]), state, None
     weights = [params[k] for k in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr") if k in params]
     hx = [state.h[None], state.c.to(x.dtype)[None]]
     rest = ("bias_ih" in params, 1, 0.0, torch.is_grad_enabled(), False)  # biases, layers, dropout, train, bidirectional
@@ -42,6 +42,7 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
 
     flip, some = _mirror(call.lengths, T) if call.reverse else None, call.lengths > 0
     x = x if flip is None else x.gather(0, flip[..., None].expand_as(x))
+    x = torch.where(some[None, :, None], x, 0)  # an empty sequence runs one step, on zeros, that nobody reads
     packed = pack_padded_sequence(x, call.lengths.clamp(min=1).cpu(), enforce_sorted=False)
     order, back = cast(Tensor, packed.sorted_indices), cast(Tensor, packed.unsorted_indices)
     hx = [v.index_select(1, order) for v in hx]

@@ -1,0 +1,47 @@
+# Two commands do it all on a fresh machine with Python >= 3.11 and a C++ compiler: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types house unit slow native bench-engine clean
+
+help:           ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "longshort needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## train on the Mauna Loa CO2 record and forecast its last two years (two minutes)
+	$(BIN)/python examples/demo.py
+
+test: lint types house unit native  ## everything that CI asks for
+
+lint: $(READY)  ## style
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(READY) ## mypy --strict
+	$(BIN)/mypy
+
+house: $(READY) ## imports go down only
+	$(BIN)/lint-imports
+
+unit: $(READY)  ## all tests but the slow proofs
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+slow: $(READY)  ## the slow proofs
+	$(BIN)/python -m pytest -m slow
+
+native: $(READY) ## the C++ on its own, under the address and undefined-behaviour sanitizers
+	$(BIN)/python tests/native/run.py
+
+bench-engine: $(READY) ## time the engine beside its rivals: JSON under benchmarks/results/, tables in README.md
+	$(BIN)/python -m benchmarks.run engine
+
+clean:          ## remove what was built here
+	rm -rf $(VENV) build dist out
