@@ -1,10 +1,21 @@
 """Shape types are contracts, enforced here and nowhere else."""
 
+from types import FunctionType
+
 import pytest
 import torch
-from jaxtyping import install_import_hook
+from beartype import beartype
+from jaxtyping import jaxtyped
 
-hook = install_import_hook(["longshort.cell", "longshort.engine"], "beartype.beartype")
+import longshort.cell
+
+for name, f in vars(longshort.cell).copy().items():
+    if isinstance(f, FunctionType) and f.__module__ == "longshort.cell":
+        setattr(longshort.cell, name, jaxtyped(f, typechecker=beartype))
+
+import longshort.engine  # noqa: E402  (takes what stands in longshort.cell now)
+
+longshort.engine.Tape.gate = jaxtyped(longshort.engine.Tape.gate, typechecker=beartype)
 
 
 @pytest.fixture(autouse=True)
