@@ -32,7 +32,7 @@ house: $(READY) ## imports go down only
 	$(BIN)/lint-imports
 
 unit: $(READY)  ## all tests but the slow proofs
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
 
 slow: $(READY)  ## the slow proofs
 	$(BIN)/python -m pytest -m slow
