@@ -69,12 +69,15 @@ class LSTM(nn.Module):
         weight_drop: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, size, least in (("input_size", input_size, 0), ("hidden_size", hidden_size, 1),
+        for name, size, least in (("input_size", input_size, 1), ("hidden_size", hidden_size, 1),
                                   ("num_layers", num_layers, 1), ("proj_size", proj_size, 0)):  # fmt: skip
             if isinstance(size, bool) or not isinstance(size, int):
                 raise TypeError(f"{name} must be a whole number, got {size!r}.")
             if size < least:
                 raise ValueError(f"{name} must be at least {least}, got {size}.")
+        for name, flag in (("bias", bias), ("batch_first", batch_first)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} must be True or False, got {flag!r}.")
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be a number in [0, 1], got {dropout!r}.")
         if dropout and num_layers == 1:
@@ -284,6 +287,11 @@ class LSTM(nn.Module):
         """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
         (T, B, _), reverse = x.shape, suffix.endswith("_reverse")
         params = {k: self._autocast(v) for k, v in self.layer_params(suffix).items()}
+        if x.dtype != (dtype := params["weight_ih"].dtype):
+            raise ValueError(
+                f"input must have the dtype of the weights, {dtype}, got {x.dtype}. "
+                f"Convert one of them: input.to({dtype}) or model.to({x.dtype})."
+            )
         if self.weight_drop and self.training:
             params["weight_hh"] = F.dropout(params["weight_hh"], self.weight_drop)
         if resets is not None and reverse:  # between t - 1 and t there is one border, whichever way it is crossed
