@@ -54,7 +54,7 @@ class ArtefactError(ValueError):
     def __init__(self, path: Path | str, problems: Sequence[str]) -> None:
         self.path, self.problems = Path(path), tuple(problems)
         said = problems[0] if len(problems) == 1 else "".join(f"\n  - {p}" for p in problems)
-        super().__init__(f"{path} cannot be read as a longshort model: {said}")
+        super().__init__(f"{path} cannot be read as a longshort file: {said}")
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def read(path: Path | str) -> Artefact:
         if config is not None and cell is not None:
             with _blame(path, "config, cell and extra do not describe a model"):
                 expected = kind.expected(config, cell, header["extra"])
-            wrong += _mismatches(expected, file)
+            wrong += mismatches(expected, file)
         if wrong:
             raise ArtefactError(path, wrong)
         tensors = {name: file.get_tensor(name).clone() for name in expected}  # a copy: the file is mapped and may change
@@ -267,6 +267,21 @@ def unpack(path: Path | str) -> typing.Iterator[tuple[dict[str, Any], Any]]:
         raise ArtefactError(path, [f"it is damaged, or no .safetensors file ({e})."]) from e
 
 
+def mismatches(expected: Mapping[str, Tensor], file: Any) -> list[str]:
+    """What differs between the tensors that a file should hold and those it does, by name, shape and dtype."""
+    there = set(file.keys())
+    wrong = [f"tensor {k!r} of shape {list(v.shape)} is missing." for k, v in expected.items() if k not in there]
+    wrong += [f"tensor {k!r} does not belong here." for k in sorted(there - set(expected))]
+    for name, want in expected.items():
+        if name in there:
+            got = file.get_slice(name)
+            if list(want.shape) != got.get_shape():
+                wrong.append(f"tensor {name!r} must have shape {list(want.shape)}, got {got.get_shape()}.")
+            if DTYPES[want.dtype] != got.get_dtype():
+                wrong.append(f"tensor {name!r} must be {DTYPES[want.dtype]}, got {got.get_dtype()}.")
+    return wrong
+
+
 @contextmanager
 def _temporary(path: Path) -> typing.Iterator[tuple[Path, typing.IO[bytes]]]:
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
@@ -308,20 +323,6 @@ def _build(kind: type, values: Any, where: str, wrong: list[str]) -> Any:
     except (TypeError, ValueError) as e:
         wrong.append(f"{where}: {e}")
         return None
-
-
-def _mismatches(expected: Mapping[str, Tensor], file: Any) -> list[str]:
-    there = set(file.keys())
-    wrong = [f"tensor {k!r} of shape {list(v.shape)} is missing." for k, v in expected.items() if k not in there]
-    wrong += [f"tensor {k!r} is not part of this model." for k in sorted(there - set(expected))]
-    for name, want in expected.items():
-        if name in there:
-            got = file.get_slice(name)
-            if list(want.shape) != got.get_shape():
-                wrong.append(f"tensor {name!r} must have shape {list(want.shape)}, got {got.get_shape()}.")
-            if DTYPES[want.dtype] != got.get_dtype():
-                wrong.append(f"tensor {name!r} must be {DTYPES[want.dtype]}, got {got.get_dtype()}.")
-    return wrong
 
 
 def _is(value: Any, hint: Any) -> bool:

@@ -1,0 +1,586 @@
+"""THE LOOP: one for all applications. A task says what to learn (`task.py`); here is everything else.
+
+Randomness is never state. The initial weights, the order of the data in epoch e, and the dropout of batch k of epoch e are
+drawn from generators seeded with (seed, e, k), so that a run can stop after any step and go on as if nothing had been, and so
+that W processes with accumulation A compute what one process computes with accumulation W*A.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from longshort.artefact import FORMAT, ArtefactError, mismatches, prepare, unpack, versions, write
+from longshort.task import Task, move
+
+B = TypeVar("B")
+STATE = ("step", "epoch", "position", "best_step", "best_value", "seconds", "history")
+FREE = ("save_steps", "save_seconds")  # the fields of Training that may change when a run is continued
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train. The defaults are a sound start for all applications.
+
+    Args:
+        steps: how many updates of the weights, at most.
+        epochs: how many passes over the training data; if given, it replaces steps.
+        lr: highest learning rate of AdamW.
+        warmup: share of all steps in which the learning rate climbs to lr, in [0, 1].
+        decay: how the learning rate falls to zero after the warm-up.
+        betas: AdamW's two averaging rates. Loshchilov & Hutter 2019.
+        weight_decay: AdamW's weight decay; matrices only, never biases or gains.
+        grad_clip: highest norm of the gradient; 0 never clips.
+        accumulate: batches per update and process.
+        evaluate: updates between two scores on the validation split.
+        patience: scores without improvement after which training stops; 0 never stops early.
+        average: decay of the running average of the weights, in [0, 1). These averaged weights are what is scored, and
+            the best of them are the result. 0 takes the weights as they are. The average forgets the start: the decay of
+            step t is at most (1 + t) / (10 + t). Polyak & Juditsky 1992.
+        bf16: compute the loss in bfloat16 where that is safe (autocast); the weights stay as they are.
+        seed: where all randomness starts.
+        device: cpu, cuda, cuda:1 ...; auto is a GPU if there is one.
+        save_steps: updates between two savings of the resume state; 0 saves by the clock only.
+        save_seconds: seconds between two savings of the resume state.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    steps: int = 1000
+    epochs: int | None = None
+    lr: float = 1e-3
+    warmup: float = 0.05
+    decay: Literal["cosine", "linear", "none"] = "cosine"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    grad_clip: float = 1.0
+    accumulate: int = 1
+    evaluate: int = 50
+    patience: int = 10
+    average: float = 0.999
+    bf16: bool = False
+    seed: int = 0
+    device: str = "auto"
+    save_steps: int = 0
+    save_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accumulate", "evaluate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}. Leave it out to count steps.")
+        for name in ("weight_decay", "grad_clip", "patience", "seed", "save_steps", "save_seconds"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be a positive number, got {self.lr}.")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup must be a share of the steps in [0, 1], got {self.warmup}.")
+        for name, x in (("average", self.average), ("betas[0]", self.betas[0]), ("betas[1]", self.betas[1])):
+            if not 0 <= x < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {x}.")
+        if self.decay not in ("cosine", "linear", "none"):
+            raise ValueError(f"decay must be cosine, linear or none, got {self.decay!r}.")
+
+    def rate(self, step: int, total: int) -> float:
+        """The learning rate of the update that follows `step` others, 0 <= step < total."""
+        warm = math.ceil(self.warmup * total)
+        if step < warm:
+            return self.lr * (step + 1) / warm
+        done = (step - warm) / max(total - warm, 1)
+        return self.lr * {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "none": 1.0}[self.decay]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What training came to.
+
+    model: the model with the best averaged weights, on the CPU, in evaluation mode.
+    scores: the metrics of these weights on the validation split; None is one that is not finite. Empty without a split.
+    step: the update after which they were taken.
+    steps: updates made in all.
+    seconds: time spent, over all resumptions.
+    history: one line per score: step, epoch, loss, lr, seconds, scores, best.
+    """
+
+    model: nn.Module
+    scores: dict[str, float | None]
+    step: int
+    steps: int
+    seconds: float
+    history: tuple[dict[str, Any], ...]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop (Ctrl-C, SIGTERM) and did so after a whole step. The message says how to go on.
+
+    signum: the signal.
+    """
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+def resume_path(path: Path | str) -> Path:
+    """Where the resume state of a model lies: model.resume.safetensors beside model.safetensors."""
+    path = Path(path)
+    return path.with_name(path.name.removesuffix(".safetensors") + ".resume.safetensors")
+
+
+def train(
+    task: Task[B],
+    training: Training | None = None,
+    *,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    log: Path | str | None = None,
+) -> Result:
+    """Train a task to its best weights.
+
+    With a checkpoint, the state of the run is saved now and then (`Training.save_*`), on Ctrl-C and at the end. Whatever
+    kills the process, the same call with resume=True goes on from there, and its final weights are bit-identical to those
+    of an uninterrupted run (same machine, same versions, kernels that repeat themselves: all CPU ones do).
+    The file of a finished run stays: resuming it returns the result at once, so nothing is lost if the process dies before
+    the model is saved. Delete it when the model is (the command line does).
+
+    Launched by torchrun, the processes share each step: process r of W takes every W-th batch, gradients are summed.
+
+    Args:
+        task: what to learn.
+        training: how; the defaults if None.
+        checkpoint: file of the resume state (see `resume_path`); None never saves.
+        resume: go on from the checkpoint; if the file does not exist yet, the run starts at its beginning.
+        progress: show loss, score and time left on standard error; False prints nothing.
+        log: file that gets one JSON line per score.
+
+    Returns:
+        The best weights and how they came about.
+
+    Raises:
+        ValueError: the checkpoint belongs to another run (all that differs is named) or is damaged (ArtefactError), the
+            device is unknown, or the task has no training data.
+        FileExistsError: the checkpoint holds an unfinished run and resume is False.
+        FloatingPointError: the loss is no longer finite.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    training = training or Training()
+    with _processes(training.device) as (rank, size, device), _own_randomness(device):
+        path, lines = (None if p is None else Path(p) for p in (checkpoint, log))
+        if path is not None and rank == 0:
+            for leftover in prepare(path).parent.glob(f".{path.name}.*.tmp"):  # of a process killed while it saved
+                leftover.unlink()
+        run = _Run(task, training, rank, size, device)
+        if path is not None and path.exists():
+            run.restore(path, resume)
+        if size > 1:
+            dist.barrier()  # nobody writes before all have read
+        if rank > 0:
+            path, lines, progress = None, None, False
+        if lines is not None:
+            _cut(prepare(lines), run.step)
+        with Display(run.total, run.step) if progress else nullcontext() as display, _Signals() as signals:
+            _loop(run, path, lines, display, signals)
+        return run.result()
+
+
+def _loop(run: _Run[B], path: Path | None, log: Path | None, display: Display | None, signals: _Signals) -> None:
+    begun, saved = time.monotonic() - run.seconds, time.monotonic()
+    stop = 0
+    try:
+        while not run.finished:
+            if run.due:
+                with signals.at_once() if run.size == 1 else nullcontext():  # the state is whole while the task scores
+                    scores = run.score()
+                line = run.judge(scores)
+                if log is not None:
+                    with log.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+                if display is not None:
+                    display.scored(line)
+                continue
+            if stop:
+                raise Interrupted("", stop)
+            if path is not None and run.step and (run.save_due or time.monotonic() - saved > run.training.save_seconds):
+                run.save(path)
+                saved = time.monotonic()
+            agreed = run.advance(signals.signum)
+            stop = agreed if run.size > 1 else signals.signum
+            run.seconds = time.monotonic() - begun
+            if display is not None and display.stale:
+                display.moved(run.step, run.loss)
+        if path is not None:
+            run.save(path)
+    except Interrupted as e:
+        said = f"training stopped after step {run.step} of {run.total}"
+        if path is None:
+            raise Interrupted(f"{said}; there is no checkpoint, so nothing was saved.", e.signum) from None
+        run.save(path)
+        raise Interrupted(f"{said}, saved in {path}. Start it again with resume=True (--resume) to go on.", e.signum) from None
+
+
+class _Run(Generic[B]):
+    """The whole state of a training run between two steps."""
+
+    def __init__(self, task: Task[B], training: Training, rank: int, size: int, device: torch.device) -> None:
+        self.task, self.training, self.rank, self.size, self.device = task, training, rank, size, device
+        _seed(training.seed, 0)
+        self.model = task.model().to(device)
+        if size > 1:
+            for t in (*self.model.parameters(), *self.model.buffers()):
+                dist.broadcast(t.data, 0)
+        self.average = copy.deepcopy(self.model)
+        self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+        self.names = {k: p for k, p in self.model.named_parameters() if p.requires_grad}
+        self.params = list(self.names.values())
+        if not self.params:
+            raise ValueError("the task's model has no parameter that requires grad: there is nothing to train.")
+        groups = [{"params": [p for p in self.params if p.ndim > 1], "weight_decay": training.weight_decay},
+                  {"params": [p for p in self.params if p.ndim < 2], "weight_decay": 0.0}]  # fmt: skip
+        self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=training.lr, betas=training.betas, fused=True)
+        for p in self.params:
+            state = {"step": torch.zeros((), device=device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            self.optimiser.state[p] = state
+        self.step = self.epoch = self.position = self.best_step = 0
+        self.best_value: float | None = None
+        self.seconds = 0.0
+        self.history: list[dict[str, Any]] = []
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss and elements since the last score
+        self.batches = task.batches("train", _mix(training.seed, 1, 0))
+        if not len(self.batches):
+            raise ValueError("the task has no training batches: batches('train', seed) is empty.")
+        self.share = training.accumulate * size
+        epochs = training.epochs
+        self.total = training.steps if epochs is None else math.ceil(epochs * len(self.batches) / self.share)
+
+    @property
+    def due(self) -> bool:
+        """Whether the present step must be scored and has not been."""
+        here = self.step % self.training.evaluate == 0 or self.step == self.total
+        return here and self.step > (self.history[-1]["step"] if self.history else 0)
+
+    @property
+    def finished(self) -> bool:
+        since = sum(line["step"] > self.best_step for line in self.history)
+        return not self.due and (self.step >= self.total or 0 < self.training.patience <= since)
+
+    @property
+    def save_due(self) -> bool:
+        return self.training.save_steps > 0 and self.step % self.training.save_steps == 0
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss since the last score; it must be finite."""
+        total, elements = self.sums.tolist()
+        if not math.isfinite(total):
+            rate = self.training.rate(max(self.step - 1, 0), self.total)
+            raise FloatingPointError(f"the training loss became {total} by step {self.step} (learning rate {rate:.2g}). "
+                                     "Lower lr, keep grad_clip on, or look for wild values in the data.")  # fmt: skip
+        return total / elements if elements else 0.0
+
+    def advance(self, signum: int) -> int:
+        """One update of the weights. Returns the signal to stop that any process has seen, or 0."""
+        seed = self.training.seed
+        self.model.train()
+        self.optimiser.zero_grad()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for k in range(self.share):
+            while self.position >= len(self.batches):
+                self.epoch, self.position = self.epoch + 1, 0
+                self.batches = self.task.batches("train", _mix(seed, 1, self.epoch))
+            if k % self.size == self.rank:
+                _seed(seed, 2, self.epoch, self.position)
+                batch = move(self.batches[self.position], self.device)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bf16):
+                    loss = self.task.loss(self.model, batch)
+                loss.total.backward()
+                sums[0] += loss.total.detach()
+                sums[1] += loss.elements
+            self.position += 1
+        grads = []
+        for p in self.params:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad  # unused here, perhaps not in another process
+            grads.append(p.grad)
+        if self.size > 1:
+            _sum_over_processes(grads)
+            dist.all_reduce(sums)
+            stop = torch.tensor(signum, device=self.device)
+            dist.all_reduce(stop, dist.ReduceOp.MAX)
+            signum = int(stop)
+        torch._foreach_mul_(grads, (1 / (sums[1] + (sums[1] == 0))).to(grads[0].dtype))
+        if self.training.grad_clip:
+            nn.utils.clip_grad_norm_(self.params, self.training.grad_clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.training.rate(self.step, self.total)
+        self.optimiser.step()
+        self.step += 1
+        self.sums += sums
+        with torch.no_grad():
+            if self.size > 1:
+                for b in self.model.buffers():
+                    dist.broadcast(b, 0)
+            decay = min(self.training.average, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+            for a, b in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                a.copy_(b)
+        return signum
+
+    def score(self) -> dict[str, float]:
+        """The task's metrics for the averaged weights; the first process computes them for all."""
+        scores: list[dict[str, float]] = [{}]
+        if self.rank == 0:
+            _seed(self.training.seed, 3, self.step)
+            with torch.no_grad():
+                scores = [dict(self.task.score(self.average.eval(), "valid"))]
+        if self.size > 1:
+            dist.broadcast_object_list(scores, 0, device=self.device)
+        return scores[0]
+
+    def judge(self, scores: Mapping[str, float]) -> dict[str, Any]:
+        """Keep the averaged weights if they are the best so far, or as long as there is no finite score to judge by."""
+        metric, direction = self.task.better
+        if scores and metric not in scores:
+            raise ValueError(f"score() must return {metric!r}, the metric of `better`; it returned {', '.join(scores)}.")
+        finite = {k: float(v) if math.isfinite(v) else None for k, v in scores.items()}
+        value, before = finite.get(metric), self.best_value
+        better = before is None or (value is not None and (value < before if direction == "min" else value > before))
+        if better:
+            self.best_value, self.best_step = value, self.step
+            self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+        line = {"step": self.step, "epoch": self.epoch, "loss": self.loss, "lr": self.training.rate(self.step - 1, self.total),
+                "seconds": round(self.seconds, 3), "scores": finite, "best": better}  # fmt: skip
+        self.history.append(line)
+        self.sums.zero_()
+        return line
+
+    def result(self) -> Result:
+        """The best averaged weights as a model of their own."""
+        self.average.load_state_dict(self.best)
+        scores: dict[str, float | None] = next((line["scores"] for line in self.history if line["step"] == self.best_step), {})
+        model = self.average.to("cpu").eval()
+        return Result(model, scores, self.best_step, self.step, self.seconds, tuple(self.history))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state by name, not copied."""
+        parts = {"model": self.model.state_dict(), "average": self.average.state_dict(), "best": self.best}
+        parts |= {key: {n: self.optimiser.state[p][key] for n, p in self.names.items()}
+                  for key in ("exp_avg", "exp_avg_sq")}  # fmt: skip
+        return {f"{part}.{k}": v for part, content in parts.items() for k, v in content.items()} | {"sums": self.sums}
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a run to be continued, as JSON reads it back."""
+        training = {k: v for k, v in asdict(self.training).items() if k not in FREE}
+        said = {"config": asdict(self.task.config), "training": training, "data": dict(self.task.data()),
+                "processes": self.size, "device": self.device.type}  # fmt: skip
+        return json.loads(json.dumps(said))
+
+    def save(self, path: Path) -> None:
+        """Write the resume state; the state must be whole and finite."""
+        _ = self.loss
+        state = {"identity": self.identity(), "finished": self.finished} | {k: getattr(self, k) for k in STATE}
+        write(path, self.tensors(), {"format": FORMAT, "resume": state, "made_by": versions()})
+
+    def restore(self, path: Path, resume: bool) -> None:
+        """Take over a saved state; refuse one of another run, and one that would be lost."""
+        with unpack(path) as (header, file):
+            state = header.get("resume")
+            if not isinstance(state, dict):
+                raise ValueError(f"{path} is a model, not a resume state; give the checkpoint another name.")
+            if not resume:
+                if state.get("finished") is True:
+                    return
+                raise FileExistsError(f"{path} holds an unfinished run (step {state.get('step')}). Go on with it by resume=True "
+                                      "(--resume), or delete it to start afresh.")  # fmt: skip
+            if header.get("format") != FORMAT:
+                raise ArtefactError(path, [f"its format number is {header.get('format')!r}, wanted {FORMAT}."])
+            if wrong := _differences(state.get("identity"), self.identity()):
+                raise ValueError(f"{path} belongs to another run and cannot be continued: {'; '.join(wrong)}. "
+                                 "Call it as before, or delete the file to start afresh.")  # fmt: skip
+            wrong = mismatches(self.tensors(), file) + [f"its state has no {k!r}." for k in STATE if k not in state]
+            if wrong:
+                raise ArtefactError(path, wrong)
+            with torch.no_grad():
+                for name, t in self.tensors().items():
+                    t.copy_(file.get_tensor(name))
+        for k in STATE:
+            setattr(self, k, state[k])
+        for p in self.params:
+            self.optimiser.state[p]["step"].fill_(self.step)
+        self.batches = self.task.batches("train", _mix(self.training.seed, 1, self.epoch))
+
+
+class Display:
+    """Progress on standard error: a live line on a terminal, one plain line per score elsewhere."""
+
+    def __init__(self, total: int, step: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.console, self.shown = Console(stderr=True), 0.0
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
+                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.bar.add_task("", total=total, completed=step)
+        self.total, self.said, self.begun = total, "", (time.monotonic(), step)
+
+    def __enter__(self) -> Display:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    @property
+    def stale(self) -> bool:
+        """Whether it is time to show something new."""
+        return time.monotonic() - self.shown > 0.2
+
+    def moved(self, step: int, loss: float) -> None:
+        """Show where the run is."""
+        self.bar.update(self.task, completed=step, description=f"loss {loss:.4g}{self.said}")
+        self.shown = time.monotonic()
+
+    def scored(self, line: Mapping[str, Any]) -> None:
+        """Show a score."""
+        scores = "".join(f"  {k} {'-' if v is None else f'{v:.4g}'}" for k, v in line["scores"].items())
+        self.said = scores + ("  best" if line["best"] else "")
+        self.moved(line["step"], line["loss"])
+        if self.bar.disable:
+            now, first = self.begun
+            left = (time.monotonic() - now) / max(line["step"] - first, 1) * (self.total - line["step"])
+            said = f"step {line['step']}/{self.total}  loss {line['loss']:.4g}{self.said}  left {timedelta(seconds=round(left))}"
+            self.console.print(said, highlight=False, soft_wrap=True)
+
+
+class _Signals:
+    """Turns Ctrl-C and SIGTERM into a wish that the loop grants between two steps; asked twice, it stops at once."""
+
+    def __init__(self) -> None:
+        self.signum, self.immediate = 0, False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for s in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(s) not in (signal.SIG_IGN, None):
+                    self.before[s] = signal.signal(s, self.hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for s, handler in self.before.items():
+            signal.signal(s, handler)
+
+    def hear(self, signum: int, _: FrameType | None) -> None:
+        if self.immediate:
+            raise Interrupted("", signum)
+        if self.signum:
+            raise KeyboardInterrupt("asked twice: stopped at once, nothing more was saved.")
+        self.signum = signum
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, the first signal raises: what runs here leaves the state as it is."""
+        if self.signum:
+            raise Interrupted("", self.signum)
+        self.immediate = True
+        try:
+            yield
+        finally:
+            self.immediate = False
+
+
+@contextmanager
+def _processes(name: str) -> Iterator[tuple[int, int, torch.device]]:
+    """Rank, number of processes, device; joins the others if torchrun has launched this process."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but torch {torch.__version__} finds no CUDA GPU here.")
+    launched, mine = dist.is_available() and dist.is_torchelastic_launched(), False
+    if launched:
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        if mine := not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield (dist.get_rank(), dist.get_world_size(), device) if launched else (0, 1, device)
+    finally:
+        if mine:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def _own_randomness(device: torch.device) -> Iterator[None]:
+    """Leave the caller's global generators as they were."""
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(
+        [] if device.type == "cpu" else [device], device_type="cuda" if device.type == "cpu" else device.type
+    ):
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def _sum_over_processes(tensors: list[Tensor]) -> None:
+    flat = torch.cat([t.flatten() for t in tensors])
+    dist.all_reduce(flat)
+    for t, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        t.copy_(part.view_as(t))
+
+
+def _mix(*numbers: int) -> int:
+    """A 32-bit seed that is a pure function of whole numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _seed(*numbers: int) -> None:
+    seed = _mix(*numbers)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What differs between two JSON values, by dotted name."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*now, *before])
+        return [d for k in keys for d in _differences(before.get(k), now.get(k), f"{name}.{k}".lstrip("."))]
+    return [] if before == now else [f"{name} was {before!r}, is {now!r}"]
+
+
+def _cut(log: Path, step: int) -> None:
+    """Drop the lines that the run is about to write again, and one that a crash has torn."""
+    kept = []
+    for line in log.read_text().splitlines() if log.exists() else []:
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            break
+    log.write_text("".join(kept))
