@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from laws import VARIANTS, Case, same
 
+from laws import VARIANTS, Case, same
 from longshort.cell import Cell, Masks, State, step
 from longshort.engine import Call, run
 
@@ -118,7 +118,11 @@ def test_drop_h_uses_one_mask_for_the_whole_sequence():
 
 def test_identity_projection_is_plain_and_projection_is_torchs():
     case = plain_case()
-    same(case.grads(), of(case, Cell(projection=5), {"weight_hr": torch.eye(5, dtype=torch.float64)}).grads(), keys=["y", "dx", "dc0"])
+    same(
+        case.grads(),
+        of(case, Cell(projection=5), {"weight_hr": torch.eye(5, dtype=torch.float64)}).grads(),
+        keys=["y", "dx", "dc0"],
+    )
     theirs = torch.nn.LSTM(3, 5, proj_size=2, dtype=torch.float64)
     params = {k.removesuffix("_l0"): v for k, v in theirs.named_parameters()}
     x = torch.randn(6, 4, 3, dtype=torch.float64)

@@ -1,8 +1,8 @@
 """Every law, every variant, every engine of this installation, forward and backward, in float64."""
 
 import pytest
-from laws import LAWS, NEEDS_RESETS, NEEDS_TAPE, VARIANTS, Case
 
+from laws import LAWS, NEEDS_RESETS, NEEDS_TAPE, VARIANTS, Case
 from longshort.cell import Cell
 from longshort.engine import engines
 
@@ -22,7 +22,9 @@ def test_law(cell, engine, law):
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("cell", [Cell(zoneout=(0.3, 0.2), drop_h=0.3, drop_g=0.2), Cell(layer_norm=True, projection=3)], ids=repr)
+@pytest.mark.parametrize(
+    "cell", [Cell(zoneout=(0.3, 0.2), drop_h=0.3, drop_g=0.2), Cell(layer_norm=True, projection=3)], ids=repr
+)
 @pytest.mark.parametrize("engine", [name for name in engines() if name in NEVER_REFUSE])
 def test_law_in_evaluation_without_bias(cell, engine, law):
     law(Case.make(cell, engine, bias=False, training=False))

@@ -20,8 +20,10 @@ def refuse(cell: Cell, call: Call) -> str | None:
         return "torch's fused LSTM cannot reset the state within a sequence."
     if call.tape:
         return "torch's fused LSTM returns neither gates nor cell states."
+    if call.x.shape[1] == 0:
+        return "torch's fused LSTM takes no empty batch."
     if torch.compiler.is_compiling():
-        return "torch's fused LSTM packs by lengths, which cannot be compiled." if call.lengths is not None else None
+        return "torch.compile cannot differentiate torch's fused LSTM."
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return "torch's fused LSTM cannot be transformed by torch.func."
     return None
@@ -30,8 +32,8 @@ def refuse(cell: Cell, call: Call) -> str | None:
 def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tensor, State, Tape | None]:
     """One layer of `torch.lstm`; see `engine.run` for shapes. A reverse pass is a flip, a pass, and a flip."""
     x, T = call.x, call.x.shape[0]
-    if 0 in x.shape[:2]:  # torch.lstm takes no empty batch or sequence
-        return x.new_zeros(*x.shape[:2], state.h.shape[-1]), state, None
+    if T == 0:  # torch.lstm takes no empty sequence
+        return x.new_zeros(0, *state.h.shape), state, None
     weights = [params[k] for k in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr") if k in params]
     hx = [state.h[None], state.c.to(x.dtype)[None]]
     rest = ("bias_ih" in params, 1, 0.0, torch.is_grad_enabled(), False)  # biases, layers, dropout, train, bidirectional

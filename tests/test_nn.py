@@ -1,0 +1,332 @@
+"""longshort.LSTM beside torch.nn.LSTM: the same numbers where torch has them, and what torch has not."""
+
+import copy
+import io
+import itertools
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from laws import ALONE, VARIANTS, same
+from longshort import LSTM, Cell
+from longshort.engine import engines
+
+KW = [{}, {"num_layers": 3, "bidirectional": True}, {"num_layers": 2, "proj_size": 2}, {"bias": False, "batch_first": True}]
+ENGINES = [name for name in engines() if name != "gpu"]
+
+
+def pair(seed=1, dtype=torch.float64, engine="auto", **kw):
+    """torch's LSTM and ours, born from the same seed."""
+    torch.manual_seed(seed)
+    theirs = torch.nn.LSTM(4, 6, dtype=dtype, **kw)
+    torch.manual_seed(seed)
+    return theirs, LSTM(4, 6, dtype=dtype, engine=engine, **kw)
+
+
+def out(result):
+    y, (h, c) = result
+    return {"y": y, "h": h, "c": c}
+
+
+@pytest.mark.parametrize("kw", KW)
+def test_same_seed_same_weights_same_names(kw):
+    theirs, ours = pair(**kw)
+    assert list(theirs.state_dict()) == list(ours.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(theirs.parameters(), ours.parameters(), strict=True))
+    assert [len(w) for w in theirs.all_weights] == [len(w) for w in ours.all_weights]
+    ours.reset_parameters()
+    theirs.load_state_dict(ours.state_dict())
+    LSTM(4, 6, dtype=torch.float64, **kw).load_state_dict(theirs.state_dict())
+
+
+@pytest.mark.parametrize("kw", KW)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_same_numbers(kw, engine):
+    theirs, ours = pair(engine=engine, **kw)
+    D, L, P = 1 + kw.get("bidirectional", False), kw.get("num_layers", 1), kw.get("proj_size", 6) or 6
+    x = torch.randn(7, 3, 4, dtype=torch.float64)
+    hx = (
+        torch.randn(D * L, 7 if ours.batch_first else 3, P).double(),
+        torch.randn(D * L, 7 if ours.batch_first else 3, 6).double(),
+    )
+    same(out(theirs(x)), out(ours(x)))
+    same(out(theirs(x, hx)), out(ours(x, hx)))
+    alone = tuple(v[:, 0] for v in hx)
+    same(out(theirs(x[:, 0], alone)), out(ours(x[:, 0], alone)))
+
+
+@pytest.mark.parametrize("lengths", [[7, 5, 2], [3, 7, 3], [1, 1, 1]])
+@pytest.mark.parametrize("kw", KW)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_packed_sequences(kw, lengths, engine):
+    theirs, ours = pair(engine=engine, **(kw | {"batch_first": False}))
+    D, L, P = 1 + kw.get("bidirectional", False), kw.get("num_layers", 1), kw.get("proj_size", 6) or 6
+    x = torch.randn(7, 3, 4, dtype=torch.float64)
+    hx = (torch.randn(D * L, 3, P).double(), torch.randn(D * L, 3, 6).double())
+    n = torch.tensor(lengths)
+    packed = pack_padded_sequence(x, n, enforce_sorted=lengths == sorted(lengths, reverse=True))
+    a, b = theirs(packed, hx), ours(packed, hx)
+    same({"y": a[0].data, "h": a[1][0], "c": a[1][1]}, {"y": b[0].data, "h": b[1][0], "c": b[1][1]})
+    for field in ("batch_sizes", "sorted_indices", "unsorted_indices"):
+        u, v = getattr(a[0], field), getattr(b[0], field)
+        assert u is v is None or torch.equal(u, v)
+    padded = ours(x[: max(lengths)], hx, lengths=lengths)
+    same(out(padded), {"y": pad_packed_sequence(b[0])[0], "h": b[1][0], "c": b[1][1]})
+
+
+def test_packed_tape_is_in_the_callers_order():
+    m, x = LSTM(4, 6, 2, dtype=torch.float64), torch.randn(7, 3, 4, dtype=torch.float64)
+    _, _, a = m(pack_padded_sequence(x, torch.tensor([3, 7, 5]), enforce_sorted=False), tape=True)
+    _, _, b = m(x, lengths=[3, 7, 5], tape=True)
+    for s, t in zip(a, b, strict=True):
+        same({"gates": s.gates, "cells": s.cells}, {"gates": t.gates, "cells": t.cells})
+
+
+@pytest.mark.parametrize("cell", VARIANTS, ids=repr)
+def test_every_variant_with_layers_directions_and_tape(cell):
+    """Two directions of two layers equal four layers run by hand."""
+    m = LSTM(4, 6, 2, bidirectional=True, cell=cell, dtype=torch.float64).eval()
+    x = torch.randn(7, 3, 4, dtype=torch.float64)
+    y, (_, c), tapes = m(x, tape=True)
+    assert len(tapes) == 4
+    low = x
+    for k in range(2):
+        ways = []
+        for end in ("", "_reverse"):
+            one = LSTM(low.shape[-1], 6, cell=cell, dtype=torch.float64).eval()
+            one.load_state_dict({n: m.get_parameter(n.replace("_l0", f"_l{k}{end}")) for n, _ in one.named_parameters()})
+            z, _ = one(low.flip(0) if end else low)
+            ways.append(z.flip(0) if end else z)
+        low = torch.cat(ways, -1)
+    same({"y": low}, {"y": y})
+    same({"c": c[2]}, {"c": tapes[2].cells[-1]})
+    assert tapes[0].gates.shape == (7, 3, 6 * len(cell.gates))
+    for g in "ifgo":
+        assert tapes[3].gate(g).shape == (7, 3, 6)
+    with pytest.raises(ValueError, match="gate must be one of 'i', 'f', 'g', 'o', got 'x'"):
+        tapes[0].gate("x")
+
+
+def test_resets_cut_a_bidirectional_batch_into_its_documents():
+    m, x = LSTM(4, 6, 2, bidirectional=True, dtype=torch.float64), torch.randn(9, 2, 4, dtype=torch.float64)
+    resets = torch.zeros(9, 2, dtype=torch.bool)
+    resets[4, :], resets[7, 1] = True, True
+    one = LSTM(4, 6, bidirectional=True, dtype=torch.float64)
+    one.load_state_dict({k: v for k, v in m.state_dict().items() if "_l0" in k})
+    y, _ = one(x, resets=resets)
+    for b, cuts in enumerate([(0, 4, 9), (0, 4, 7, 9)]):
+        parts = [one(x[i:j, b])[0] for i, j in itertools.pairwise(cuts)]
+        same({"y": torch.cat(parts)}, {"y": y[:, b]})
+    batch_first = LSTM(4, 6, bidirectional=True, batch_first=True, dtype=torch.float64)
+    batch_first.load_state_dict(one.state_dict())
+    same({"y": y.transpose(0, 1)}, {"y": batch_first(x.transpose(0, 1), resets=resets.T)[0]})
+
+
+@pytest.mark.parametrize("cell", VARIANTS, ids=repr)
+def test_pickle_deepcopy_and_to(cell):
+    m = LSTM(4, 6, 2, cell=cell, dilation=(1, 2), init="orthogonal").eval()
+    x = torch.randn(5, 3, 4)
+    want = out(m(x))
+    for twin in (copy.deepcopy(m), pickle.loads(pickle.dumps(m))):
+        same(want, out(twin(x)), atol=0)
+        assert repr(twin) == repr(m)
+    buffer = io.BytesIO()
+    torch.save(m.state_dict(), buffer)
+    buffer.seek(0)
+    m.load_state_dict(torch.load(buffer))
+    wide = out(copy.deepcopy(m).to(torch.float64)(x.double()))
+    for k, v in wide.items():
+        assert v.dtype == torch.float64
+        torch.testing.assert_close(v.float(), want[k], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("cell", ALONE, ids=repr)
+def test_bfloat16_and_autocast(cell):
+    """bfloat16 outputs near float32's; the cell is float32 inside, and outside too if c_0 is."""
+    m, x = LSTM(4, 6, cell=cell).eval(), torch.randn(5, 3, 4)
+    want = out(m(x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        a = out(m(x))
+    b = out(copy.deepcopy(m).to(torch.bfloat16)(x.to(torch.bfloat16)))
+    for k, v in want.items():
+        assert a[k].dtype == b[k].dtype == torch.bfloat16
+        torch.testing.assert_close(a[k].float(), v, rtol=0.05, atol=0.05)
+        torch.testing.assert_close(a[k], b[k], rtol=0, atol=0)
+    h0 = torch.zeros(1, 3, cell.projection or 6, dtype=torch.bfloat16)
+    half = copy.deepcopy(m).to(torch.bfloat16)
+    _, (_, c) = half(x.to(torch.bfloat16), (h0, torch.zeros(1, 3, 6)))
+    assert c.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        m.train()(x.requires_grad_())[0].float().sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in m.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_nothing_to_do(engine):
+    m = LSTM(4, 6, 2, bidirectional=True, engine=engine)
+    for T, B in ((0, 3), (5, 0), (0, 0)):
+        x = torch.randn(T, B, 4, requires_grad=True)
+        hx = (torch.randn(4, B, 6, requires_grad=True), torch.randn(4, B, 6, requires_grad=True))
+        y, (h, c) = m(x, hx)
+        assert y.shape == (T, B, 12)
+        assert h.shape == c.shape == (4, B, 6)
+        if T == 0:
+            same({"h": hx[0], "c": hx[1]}, {"h": h, "c": c})
+        (y.sum() + h.sum() + c.sum()).backward()
+        assert T == 0 or all(p.grad is not None for p in m.parameters())
+    y, (h, _) = m(torch.randn(5, 3, 4), lengths=[0, 0, 0])
+    assert not y.any()
+    assert not h.any()
+
+
+def test_dropout_between_layers_and_weight_drop_act_in_training_only():
+    x = torch.randn(5, 3, 4)
+    for kw in ({"num_layers": 2, "dropout": 0.5}, {"weight_drop": 0.5}, {"cell": Cell(drop_g=0.5)}):
+        m = LSTM(4, 6, **kw)
+        assert not torch.equal(m(x)[0], m(x)[0])
+        m.eval()
+        assert torch.equal(m(x)[0], m(x)[0])
+    m = LSTM(4, 6, 2, dropout=1.0)
+    top = LSTM(6, 6)
+    top.load_state_dict({k.replace("_l1", "_l0"): v for k, v in m.state_dict().items() if "_l1" in k})
+    torch.testing.assert_close(m(x)[0], top(torch.zeros(5, 3, 6))[0])
+    m = LSTM(4, 6, weight_drop=0.4)
+    m.bias_hh_l0.data.zero_()
+    a = torch.stack([m(x[:1], (torch.ones(1, 3, 6), torch.zeros(1, 3, 6)), tape=True)[2][0].gate("o")[0] for _ in range(4000)])
+    logit = torch.logit(a).mean(0)
+    torch.testing.assert_close(
+        logit, x[0] @ m.weight_ih_l0[18:].T + m.bias_ih_l0[18:] + m.weight_hh_l0[18:].sum(1), rtol=0, atol=0.06
+    )
+
+
+def test_one_drop_h_mask_per_sequence_also_with_dilation():
+    m = LSTM(1, 40, cell=Cell(drop_h=0.5), dilation=3, bias=False)
+    torch.nn.init.zeros_(m.weight_ih_l0)
+    torch.nn.init.zeros_(m.weight_hh_l0)
+    m.weight_hh_l0.data[80:120] = torch.eye(40)  # g_t = tanh of what is left of h_{t-d}
+    h0, c0 = torch.ones(3, 2, 40), torch.zeros(3, 2, 40)
+    _, _, (tape,) = m(torch.zeros(3, 2, 1), (h0, c0), tape=True)
+    g = tape.gate("g")
+    assert torch.equal(g[0], g[1])
+    assert torch.equal(g[0], g[2])
+    assert 0.2 < (g[0] == 0).float().mean() < 0.8
+
+
+@pytest.mark.parametrize("cell", [Cell(), Cell(coupled=True), Cell(peephole=True, projection=3)], ids=repr)
+def test_inits(cell):
+    m = LSTM(4, 60, 2, bidirectional=True, cell=cell, init="orthogonal+chrono:100")
+    for _, suffix in m._stack():
+        p = m.layer_params(suffix)
+        for block in p["weight_hh"].chunk(len(cell.gates)):
+            torch.testing.assert_close(block.T @ block, torch.eye(block.shape[1]), rtol=0, atol=1e-5)
+        n = cell.gates.index("f")
+        b = p["bias_ih"].unflatten(0, (-1, 60))[n] + p["bias_hh"].unflatten(0, (-1, 60))[n]
+        times = 1 + b.exp()  # the time constants, U(2, 100)
+        assert times.min() >= 2 - 1e-4
+        assert times.max() <= 100 + 1e-3
+        assert 40 < times.mean() < 62
+        if "i" in cell.gates:
+            assert torch.equal(p["bias_ih"][:60], -p["bias_ih"][60:120])
+    one = LSTM(4, 60, cell=cell, init="forget_bias")
+    b = (one.bias_ih_l0 + one.bias_hh_l0).unflatten(0, (-1, 60))
+    assert (b[cell.gates.index("f")] == 1).all()
+    assert not (b[cell.gates.index("g")] == 1).any()
+
+
+@pytest.mark.parametrize(
+    ("kw", "message"),
+    [
+        ({"init": "xavier"}, "init must be made of torch, forget_bias, chrono:T_MAX, orthogonal joined by '\\+', got 'xavier'"),
+        ({"init": "chrono"}, "init must be made of"),
+        ({"init": "chrono:2"}, "whole T_MAX of at least 3 steps, got '2'"),
+        ({"init": "chrono:9", "cell": Cell(layer_norm=True)}, "layer_norm would normalise away"),
+        ({"init": "forget_bias", "cell": Cell(forget=False)}, "needs bias=True and Cell\\(forget=True\\)"),
+        ({"init": "forget_bias", "bias": False}, "needs bias=True"),
+        ({"dilation": (1, 2, 3)}, "one per layer \\(2\\), got 3"),
+        ({"dilation": 0}, "whole steps of at least 1, got 0"),
+        ({"proj_size": 2, "cell": Cell(projection=3)}, "proj_size=2 and cell.projection=3 differ"),
+        ({"engine": "warp"}, "engine must be one of auto, gpu, cpu, vendor, reference, got 'warp'"),
+        ({"dropout": 1.5}, "dropout must be a number in \\[0, 1\\], got 1.5"),
+        ({"weight_drop": 1.0}, "weight_drop must be a number in \\[0, 1\\)"),
+        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+    ],
+)
+def test_bad_arguments(kw, message):
+    with pytest.raises(ValueError, match=message):
+        LSTM(4, 6, **({"num_layers": 2} | kw))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, x: m(x[..., :3]), ValueError, r"input_size = 4 features last, got \[5, 3, 3\]"),
+        (lambda m, x: m(x[None]), ValueError, "Expected input to be 2D or 3D, got 4D instead"),
+        (lambda m, x: m(x, (torch.zeros(1, 2, 6), torch.zeros(1, 2, 6))), ValueError,
+         r"state h must be \[L\*D, B, P\] = \[1, 3, 6\], got \[1, 2, 6\]. Did the batch size change"),
+        (lambda m, x: m(x, (torch.zeros(1, 6), torch.zeros(1, 6))), ValueError, "hx and cx should also be 3-D"),
+        (lambda m, x: m(x, lengths=[5, 6, 1]), ValueError, r"lie in 0..T = 0..5, got values from 1 to 6"),
+        (lambda m, x: m(x, lengths=[5, 1]), ValueError, r"lengths must be \[B\] = \[3\], got \[2\]"),
+        (lambda m, x: m(x, lengths=[5.0, 1.0, 2.0]), TypeError, "whole numbers of steps"),
+        (lambda m, x: m(x[:, 0], lengths=[5]), ValueError, "belong to a batch"),
+        (lambda m, x: m(x, resets=torch.zeros(3, 5, dtype=torch.bool)), ValueError, r"resets must be bool, \[5, 3\], got"),
+        (lambda m, x: m(x, resets=torch.zeros(5, 3)), ValueError, "resets must be bool"),
+        (lambda m, x: m(x.double()), ValueError, "dtype of the weights, torch.float32, got torch.float64"),
+    ],
+)  # fmt: skip
+def test_bad_calls(call, error, message):
+    with pytest.raises(error, match=message):
+        call(LSTM(4, 6), torch.randn(5, 3, 4))
+
+
+def test_asked_is_asked():
+    m = LSTM(4, 6, cell=Cell(peephole=True), engine="vendor")
+    with pytest.raises(
+        ValueError, match=r"engine 'vendor' was asked for but refuses: .*plain or projected cell only, not Cell\(peephole=True\)"
+    ):
+        m(torch.randn(5, 3, 4))
+    said = LSTM(4, 6, cell=Cell(peephole=True), dilation=2).explain(torch.randn(5, 3, 4))
+    assert "vendor: refuses: torch's fused LSTM has the plain" in said
+    assert said.count("chosen") == 1
+
+
+def test_warns_as_torch_does_where_dropout_does_nothing():
+    with pytest.warns(UserWarning, match="num_layers is 1: it does nothing"):
+        LSTM(4, 6, dropout=0.5)
+
+
+COMPILED = """
+import torch, longshort
+from longshort import LSTM, Cell
+class Tagger(torch.nn.Module):
+    def __init__(self, cell, **kw):
+        super().__init__()
+        self.lstm, self.out = LSTM(4, 6, 2, cell=cell, **kw), torch.nn.Linear(6 * (1 + kw.get("bidirectional", False)), 3)
+    def forward(self, x, lengths=None):
+        return self.out(self.lstm(x, lengths=lengths)[0])
+for cell, kw in ((Cell(), {}), (Cell(layer_norm=True, peephole=True, projection=6), {"dilation": 2}), (Cell(), {"bidirectional": True})):
+    m, x, lengths = Tagger(cell, **kw), torch.randn(5, 3, 4), torch.tensor([5, 2, 3])
+    for args in ((x,), (x, lengths)):
+        torch._dynamo.reset()
+        fast = torch.compile(m, fullgraph=True, backend="aot_eager")
+        for p in m.parameters(): p.grad = None
+        want = m(*args); want.sum().backward()
+        grads = [p.grad.clone() for p in m.parameters()]
+        for p in m.parameters(): p.grad = None
+        got = fast(*args); got.sum().backward()
+        torch.testing.assert_close(got, want)
+        torch.testing.assert_close([p.grad for p in m.parameters()], grads)
+        frozen = torch.export.export(m.eval(), args).module()
+        torch.testing.assert_close(frozen(*args), m(*args))
+        m.train()
+print("one graph")
+"""
+
+
+def test_compile_and_export_in_one_graph():
+    """In a fresh process, as a user has it: without the type checks of this suite."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert done.stdout == "one graph\n", done.stderr[-3000:]
