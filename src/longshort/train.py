@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from longshort.artefact import FORMAT, ArtefactError, mismatches, prepare, unpack, versions, write
 from longshort.task import Task, move
@@ -245,7 +246,7 @@ class _Run(Generic[B]):
 
     def __init__(self, task: Task[B], training: Training, rank: int, size: int, device: torch.device) -> None:
         self.task, self.training, self.rank, self.size, self.device = task, training, rank, size, device
-        _seed(training.seed, 0)
+        _seed(device, training.seed, 0)
         self.model = task.model().to(device)
         if size > 1:
             for t in (*self.model.parameters(), *self.model.buffers()):
@@ -254,14 +255,10 @@ class _Run(Generic[B]):
         self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
         self.names = {k: p for k, p in self.model.named_parameters() if p.requires_grad}
         self.params = list(self.names.values())
-        if not self.params:
+        if not self.names:
             raise ValueError("the task's model has no parameter that requires grad: there is nothing to train.")
-        groups = [{"params": [p for p in self.params if p.ndim > 1], "weight_decay": training.weight_decay},
-                  {"params": [p for p in self.params if p.ndim < 2], "weight_decay": 0.0}]  # fmt: skip
-        self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=training.lr, betas=training.betas, fused=True)
-        for p in self.params:
-            state = {"step": torch.zeros((), device=device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-            self.optimiser.state[p] = state
+        self.moments = [{k: torch.zeros_like(p) for k, p in self.names.items()} for _ in range(2)]  # AdamW's two averages
+        self.counts = {k: torch.zeros((), device=device) for k in self.names}  # updates made; kernels want one per tensor
         self.step = self.epoch = self.position = self.best_step = 0
         self.best_value: float | None = None
         self.seconds = 0.0
@@ -303,14 +300,15 @@ class _Run(Generic[B]):
         """One update of the weights. Returns the signal to stop that any process has seen, or 0."""
         seed = self.training.seed
         self.model.train()
-        self.optimiser.zero_grad()
+        for p in self.params:
+            p.grad = None
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         for k in range(self.share):
             while self.position >= len(self.batches):
                 self.epoch, self.position = self.epoch + 1, 0
                 self.batches = self.task.batches("train", _mix(seed, 1, self.epoch))
             if k % self.size == self.rank:
-                _seed(seed, 2, self.epoch, self.position)
+                _seed(self.device, seed, 2, self.epoch, self.position)
                 batch = move(self.batches[self.position], self.device)
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bf16):
                     loss = self.task.loss(self.model, batch)
@@ -318,25 +316,22 @@ class _Run(Generic[B]):
                 sums[0] += loss.total.detach()
                 sums[1] += loss.elements
             self.position += 1
-        grads = []
         for p in self.params:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad  # unused here, perhaps not in another process
-            grads.append(p.grad)
+        grads = {k: p.grad for k, p in self.names.items() if p.grad is not None}
         if self.size > 1:
-            _sum_over_processes(grads)
+            _sum_over_processes(list(grads.values()))
             dist.all_reduce(sums)
             stop = torch.tensor(signum, device=self.device)
             dist.all_reduce(stop, dist.ReduceOp.MAX)
             signum = int(stop)
-        torch._foreach_mul_(grads, (1 / (sums[1] + (sums[1] == 0))).to(grads[0].dtype))
+        torch._foreach_mul_(list(grads.values()), 1 / (sums[1] + (sums[1] == 0)))
         if self.training.grad_clip:
             nn.utils.clip_grad_norm_(self.params, self.training.grad_clip)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.training.rate(self.step, self.total)
-        self.optimiser.step()
-        self.step += 1
         self.sums += sums
         with torch.no_grad():
+            self.update(grads)
+            self.step += 1
             if self.size > 1:
                 for b in self.model.buffers():
                     dist.broadcast(b, 0)
@@ -346,11 +341,21 @@ class _Run(Generic[B]):
                 a.copy_(b)
         return signum
 
+    def update(self, grads: Mapping[str, Tensor]) -> None:
+        """One step of AdamW, by torch's function: its class would import the compiler, which takes seconds."""
+        rate, (beta1, beta2) = self.training.rate(self.step, self.total), self.training.betas
+        for decays in (True, False):
+            keys = [k for k, p in self.names.items() if (p.ndim > 1) == decays]
+            if keys:
+                params, g, count, m1, m2 = ([x[k] for k in keys] for x in (self.names, grads, self.counts, *self.moments))
+                adamw(params, g, m1, m2, [], count, fused=True, amsgrad=False, maximize=False, lr=rate, beta1=beta1, beta2=beta2,
+                      weight_decay=self.training.weight_decay if decays else 0.0, eps=1e-8)  # fmt: skip
+
     def score(self) -> dict[str, float]:
         """The task's metrics for the averaged weights; the first process computes them for all."""
         scores: list[dict[str, float]] = [{}]
         if self.rank == 0:
-            _seed(self.training.seed, 3, self.step)
+            _seed(self.device, self.training.seed, 3, self.step)
             with torch.no_grad():
                 scores = [dict(self.task.score(self.average.eval(), "valid"))]
         if self.size > 1:
@@ -384,8 +389,7 @@ class _Run(Generic[B]):
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name, not copied."""
         parts = {"model": self.model.state_dict(), "average": self.average.state_dict(), "best": self.best}
-        parts |= {key: {n: self.optimiser.state[p][key] for n, p in self.names.items()}
-                  for key in ("exp_avg", "exp_avg_sq")}  # fmt: skip
+        parts |= {"moment1": self.moments[0], "moment2": self.moments[1]}
         return {f"{part}.{k}": v for part, content in parts.items() for k, v in content.items()} | {"sums": self.sums}
 
     def identity(self) -> dict[str, Any]:
@@ -425,8 +429,8 @@ class _Run(Generic[B]):
                     t.copy_(file.get_tensor(name))
         for k in STATE:
             setattr(self, k, state[k])
-        for p in self.params:
-            self.optimiser.state[p]["step"].fill_(self.step)
+        for count in self.counts.values():
+            count.fill_(self.step)
         self.batches = self.task.batches("train", _mix(self.training.seed, 1, self.epoch))
 
 
@@ -559,11 +563,13 @@ def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _seed(*numbers: int) -> None:
+def _seed(device: torch.device, *numbers: int) -> None:
     seed = _mix(*numbers)
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":  # torch.manual_seed would do both, and on a CPU format a stack trace each time
+        torch.cuda.manual_seed_all(seed)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
