@@ -250,21 +250,22 @@ def unpack(path: Path | str) -> typing.Iterator[tuple[dict[str, Any], Any]]:
     if Path(path).is_dir():
         raise ArtefactError(path, ["it is a directory; a model is one .safetensors file."])
     try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("longshort")
-            if text is None:
-                raise ArtefactError(path, ["it is a .safetensors file of something else: its metadata has no 'longshort'."])
-            try:
-                header = json.loads(text)
-            except (ValueError, RecursionError) as e:
-                raise ArtefactError(path, [f"its header is not JSON: {e}."]) from e
-            if not isinstance(header, dict):
-                raise ArtefactError(path, [f"its header must be a JSON object, got {text[:60]!r}."])
-            yield header, file
+        opened = safe_open(path, "pt")
     except FileNotFoundError:
         raise ArtefactError(path, ["there is no such file."]) from None
-    except (SafetensorError, OSError, UnicodeDecodeError) as e:
+    except (SafetensorError, OSError) as e:
         raise ArtefactError(path, [f"it is damaged, or no .safetensors file ({e})."]) from e
+    with opened as file:
+        text = (file.metadata() or {}).get("longshort")
+        if text is None:
+            raise ArtefactError(path, ["it is a .safetensors file of something else: its metadata has no 'longshort'."])
+        try:
+            header = json.loads(text)
+        except (ValueError, RecursionError) as e:
+            raise ArtefactError(path, [f"its header is not JSON: {e}."]) from e
+        if not isinstance(header, dict):
+            raise ArtefactError(path, [f"its header must be a JSON object, got {text[:60]!r}."])
+        yield header, file
 
 
 def mismatches(expected: Mapping[str, Tensor], file: Any) -> list[str]:
