@@ -69,9 +69,9 @@ class Tape:
 
 def engines() -> dict[str, ModuleType]:
     """The engines of this installation by name, in the order in which `auto` asks."""
-    from longshort.engine import reference, vendor
+    from longshort.engine import cpu, reference, vendor
 
-    return {"vendor": vendor, "reference": reference}
+    return {"cpu": cpu, "vendor": vendor, "reference": reference}
 
 
 def refusals(cell: Cell, call: Call) -> dict[str, str | None]:

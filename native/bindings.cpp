@@ -1,0 +1,106 @@
+// The Python face: the only file that includes nanobind. Tensors come as addresses (data_ptr() costs a tenth of DLPack, and takes
+// tensors that require grad); engine/cpu.py has checked their shapes and keeps them alive during the call.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "run.h"
+
+namespace nb = nanobind;
+using namespace longshort;
+
+namespace {
+
+struct Reader {  // reads a tuple of ints in order
+  PyObject* tuple;
+  Py_ssize_t at = 0;
+  explicit Reader(const nb::tuple& t) : tuple(t.ptr()) {}
+  int64_t number() { return PyLong_AsLongLong(PyTuple_GET_ITEM(tuple, at++)); }
+  template <class T>
+  void operator()(T*& p) {
+    p = (T*)PyLong_AsVoidPtr(PyTuple_GET_ITEM(tuple, at++));
+  }
+  void done(Py_ssize_t n) const {
+    if (PyTuple_GET_SIZE(tuple) != n || PyErr_Occurred()) throw nb::type_error("a tuple of addresses has the wrong length or kind");
+  }
+};
+
+Params params_of(const nb::tuple& t) {
+  Reader r(t);
+  r.done(9);
+  Params p;
+  r(p.weight_ih), r(p.weight_hh), r(p.bias_ih), r(p.bias_hh), r(p.weight_hr), r(p.weight_ch), r(p.gain_ih), r(p.gain_hh), r(p.gain_c);
+  return p;
+}
+Input input_of(const nb::tuple& t) {
+  Reader r(t);
+  r.done(14);
+  Input in;
+  in.T = r.number(), in.B = r.number();
+  r(in.x);
+  in.x_t = r.number(), in.x_b = r.number();
+  r(in.lengths), r(in.resets), r(in.drop_h), r(in.drop_g), r(in.zone_h), r(in.zone_c);
+  in.reverse = r.number();
+  r(in.h0), r(in.c0);
+  return in;
+}
+Output output_of(const nb::tuple& t) {
+  Reader r(t);
+  r.done(8);
+  Output o;
+  r(o.y), r(o.hn), r(o.cn), r(o.gates), r(o.cells), r(o.norm_ih), r(o.norm_hh), r(o.stats);
+  return o;
+}
+Grads grads_of(const nb::tuple& t) {
+  Reader r(t);
+  r.done(15);
+  Grads g;
+  r(g.dy), r(g.dhn), r(g.dcn), r(g.dx), r(g.dh0), r(g.dc0);
+  r(g.weight_ih), r(g.weight_hh), r(g.bias_ih), r(g.bias_hh), r(g.weight_hr), r(g.weight_ch), r(g.gain_ih), r(g.gain_hh), r(g.gain_c);
+  return g;
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  nb::class_<Layer>(m, "Layer")
+      .def("__init__",
+           [](Layer* self, int type, const std::string& gates, int64_t I, int64_t H, int64_t P, bool bias, bool peephole,
+              bool layer_norm, bool projection, double zone_h, double zone_c, double scale_h, double scale_g, double clip) {
+             new (self) Layer{Type(type), gates == "ifgo" ? Gates::ifgo : gates == "fgo" ? Gates::fgo : Gates::igo,
+                              I, H, P, bias, peephole, layer_norm, projection, zone_h, zone_c, scale_h, scale_g, clip};
+           })
+      .def("norm_width", [](const Layer& l) { return isa().norm_width(l); });
+  m.def("forward", [](const Layer& l, const nb::tuple& params, const nb::tuple& input, const nb::tuple& output, int threads) {
+    const Params p = params_of(params);
+    const Input in = input_of(input);
+    const Output out = output_of(output);
+    const nb::gil_scoped_release release;
+    forward(l, p, in, out, threads);
+  });
+  m.def("backward", [](const Layer& l, const nb::tuple& params, const nb::tuple& input, const nb::tuple& output, const nb::tuple& grads,
+                       int threads) {
+    const Params p = params_of(params);
+    const Input in = input_of(input);
+    const Output out = output_of(output);
+    const Grads g = grads_of(grads);
+    const nb::gil_scoped_release release;
+    backward(l, p, in, out, g, threads);
+  });
+  m.def("isa", [] { return std::string(isa().name); });
+  m.def("instruction_sets", [] {
+    int n = 0;
+    const Isa* const* have = instruction_sets(&n);
+    std::vector<std::string> names;
+    for (int i = 0; i < n; i++) names.emplace_back(have[i]->name);
+    return names;
+  });
+  m.def("peak", [](int type, int64_t rounds, int threads) {
+    std::vector<double> done(threads);
+    const nb::gil_scoped_release release;
+    team_run(threads, [&](int i) { done[i] = isa().peak(Type(type), rounds); });
+    double total = 0;
+    for (const double d : done) total += d;
+    return total;
+  });
+}

@@ -1,0 +1,234 @@
+// Matrix products on packed operands: acc[R rows][NV vectors] += sum over k of a(row, k) * b[k][NV vectors], in registers.
+// Whatever the shape and the number of threads, an element is summed over k in the same order.
+#pragma once
+#include "lstm.h"
+#include "simd.h"
+
+namespace longshort::LS_ISA {
+
+// Rows of a tile: accumulators + NV (or R) operands + 1 fit the registers.
+template <int NV>
+inline constexpr int R_MAX = LS_REGISTERS == 32 ? (NV == 4 ? 6 : 8) : (NV == 4 ? 3 : 4);
+
+template <class N>
+inline constexpr int KP = sizeof(typename N::U) / sizeof(typename N::E);  // elements of k in a unit
+template <class N>
+inline constexpr int64_t units(int64_t k) {
+  return (k + KP<N> - 1) / KP<N>;
+}
+
+template <class N>
+LS_INLINE Vec<typename N::C> load_units(const typename N::U* p) {
+  Vec<typename N::C> v;
+  memcpy(&v, p, LS_BYTES);
+  return v;
+}
+template <class N>
+LS_INLINE Vec<typename N::C> fma(Vec<typename N::C> b, typename N::U a, Vec<typename N::C> acc) {
+#if defined(__AVX512BF16__)
+  if constexpr (KP<N> == 2) return (Vec<float>)_mm512_dpbf16_ps((__m512)acc, (__m512bh)b, (__m512bh)_mm512_set1_epi32(int(a)));
+  else
+#endif
+    return acc + b * a;
+}
+
+template <class N, int R, int NV>
+struct Tile {
+  using C = typename N::C;
+  using U = typename N::U;
+  static constexpr int W = NV * V<C>;
+  Vec<C> acc[R][NV];
+
+  LS_INLINE void zero() {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) acc[r][v] = Vec<C>{};
+  }
+  LS_INLINE void load_from(const C* p, int64_t ld) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) acc[r][v] = load<C>(p + r * ld + v * V<C>);
+  }
+  LS_INLINE void store_to(C* p, int64_t ld) const {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) store<C>(p + r * ld + v * V<C>, acc[r][v]);
+  }
+  // a(r, k): unit k of row r; b: [K][W]
+  template <class A>
+  LS_INLINE void add(int64_t K, A a, const U* b) {
+    for (int64_t k = 0; k < K; k++, b += W) {
+      if constexpr (LS_REGISTERS == 32) {
+        Vec<C> bv[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) bv[v] = load_units<N>(b + v * V<C>);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+          for (int v = 0; v < NV; v++) acc[r][v] = fma<N>(bv[v], a(r, k), acc[r][v]);
+      } else {
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) {
+          const Vec<C> bv = load_units<N>(b + v * V<C>);
+#pragma GCC unroll 8
+          for (int r = 0; r < R; r++) acc[r][v] = fma<N>(bv, a(r, k), acc[r][v]);
+        }
+      }
+    }
+  }
+  LS_INLINE void add_rows(int64_t K, const U* const* rows, int64_t from, const U* b) {
+    const U* a[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) a[r] = rows[r] + from;
+    add(K, [&](int r, int64_t k) { return a[r][k]; }, b);
+  }
+};
+
+// Calls f with R as a compile-time constant.
+template <int NV, class F>
+LS_INLINE void with_rows(int64_t w, F f) {
+  switch (w) {
+#define LS_CASE(R) \
+  case R:          \
+    if constexpr (R <= R_MAX<NV>) f.template operator()<R, NV>(); \
+    break;
+    LS_CASE(1) LS_CASE(2) LS_CASE(3) LS_CASE(4) LS_CASE(5) LS_CASE(6) LS_CASE(7) LS_CASE(8)
+#undef LS_CASE
+  }
+}
+template <class F>
+LS_INLINE void with_tile(int64_t w, int64_t nv, F f) {
+  switch (nv) {
+    case 1: return with_rows<1>(w, f);
+    case 2: return with_rows<2>(w, f);
+    case 3: return with_rows<3>(w, f);
+    case 4: return with_rows<4>(w, f);
+  }
+}
+LS_INLINE int64_t row_limit(int64_t nv) { return nv == 4 ? R_MAX<4> : R_MAX<3>; }
+
+// The kernels proper, not inlined, so that each exists once per number format and shape. Tiles of `w` rows, `nv` vectors wide.
+template <class N>
+struct Kernel {
+  using C = typename N::C;
+  using U = typename N::U;
+
+  // out[w][..] = init + x part + h part, over consecutive panels of b; either row list may be null. G: vectors.
+  template <int G>
+  [[gnu::noinline]] static void gates(int64_t w, const C* init, int64_t ld_init, const U* const* x, int64_t Kx, const U* bx,
+                                      const U* const* h, int64_t Kh, const U* bh, C* out, int64_t ld_out) {
+    with_rows<G>(w, [&]<int R, int NV>() {
+      Tile<N, R, NV> t;
+      t.load_from(init, ld_init);
+      if (x) t.add_rows(Kx, x, 0, bx);
+      if (h) t.add_rows(Kh, h, 0, bh);
+      t.store_to(out, ld_out);
+    });
+  }
+  // out[w][nv V] = sum of a over `segments` runs of K units, `step` units apart in each row.
+  [[gnu::noinline]] static void rows(int64_t w, int64_t nv, const U* const* a, int64_t segments, int64_t step, int64_t K, const U* b, C* out) {
+    with_tile(w, nv, [&]<int R, int NV>() {
+      Tile<N, R, NV> t;
+      t.zero();
+      for (int64_t s = 0; s < segments; s++, b += K * t.W) t.add_rows(K, a, s * step, b);
+      t.store_to(out, t.W);
+    });
+  }
+  // sums[w][nv V] += a^T b, a [K][w], b [K][nv V]
+  [[gnu::noinline]] static void outer(int64_t w, int64_t nv, const U* a, int64_t K, const U* b, C* sums) {
+    with_tile(w, nv, [&]<int R, int NV>() {
+      Tile<N, R, NV> t;
+      t.load_from(sums, t.W);
+      t.add(K, [&](int r, int64_t k) { return a[k * R + r]; }, b);
+      t.store_to(sums, t.W);
+    });
+  }
+};
+
+// n things in `parts` parts as equal as may be: part i is [cut(n, parts, i), cut(n, parts, i + 1)).
+LS_INLINE int64_t cut(int64_t n, int64_t parts, int64_t i) { return n * i / parts; }
+LS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A right-hand matrix [K, N], its columns padded to vectors and cut into blocks of at most four: block j is [K units][nv(j) V].
+template <class N>
+struct Blocks {
+  int64_t K, cols;  // K in units
+  int64_t vectors() const { return ceil_div(cols, V<typename N::C>); }
+  int64_t count() const { return ceil_div(vectors(), 4); }
+  int64_t v0(int64_t j) const { return cut(vectors(), count(), j); }
+  int64_t nv(int64_t j) const { return v0(j + 1) - v0(j); }
+  int64_t at(int64_t j) const { return v0(j) * V<typename N::C> * K; }
+  int64_t size() const { return vectors() * V<typename N::C> * K; }
+
+  // Packs block j from src(k, column), k counting elements.
+  template <class F>
+  void pack(typename N::U* dst, int64_t j, int64_t k_elements, F src) const {
+    constexpr int L = V<typename N::C>;
+    auto* d = (typename N::E*)(dst + at(j));
+    const int64_t w = nv(j) * L, c0 = v0(j) * L;
+    for (int64_t k = 0; k < K * KP<N>; k++)
+      for (int64_t c = 0; c < w; c++)
+        d[((k / KP<N>)*w + c) * KP<N> + k % KP<N>] =
+            k < k_elements && c0 + c < cols ? src(k, c0 + c) : typename N::E{};
+  }
+
+  // out[row][columns of block j] = sum of a over `segments` runs of K / segments units, `step` units apart in each row.
+  template <class O>
+  void times(const typename N::U* b, int64_t j, const typename N::U* const* rows, int64_t n, int64_t segments, int64_t step,
+             O out) const {
+    using C = typename N::C;
+    const int64_t limit = row_limit(nv(j)), tiles = ceil_div(n, limit), Ks = K / segments;
+    alignas(64) C tile[8 * 4 * V<C>];
+    for (int64_t i = 0; i < tiles; i++) {
+      const int64_t r0 = cut(n, tiles, i), w = cut(n, tiles, i + 1) - r0;
+      Kernel<N>::rows(w, nv(j), rows + r0, segments, step, Ks, b + at(j), tile);
+      for (int64_t r = 0; r < w; r++)
+        for (int64_t v = 0; v < nv(j); v++)
+          out(r0 + r, (v0(j) + v) * V<C>, load<C>(tile + (r * nv(j) + v) * V<C>));
+    }
+  }
+};
+
+// The left-hand operand of a product over rows, sum over k of a[k][m] * b[k][n]: columns m in tiles of at most R, tile [K][R].
+template <class N>
+struct Outer {
+  using U = typename N::U;
+  using E = typename N::E;
+  int64_t M, limit;  // limit: rows of a tile, row_limit of the widest b it will meet
+  int64_t tiles() const { return ceil_div(M, limit); }
+
+  // Writes row k of a; every row up to a whole unit must be written.
+  LS_INLINE void put(U* dst, int64_t rows, int64_t k, const E* src) const {
+    const int64_t K = units<N>(rows), n = tiles();
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t m0 = cut(M, n, i), w = cut(M, n, i + 1) - m0;
+      E* t = (E*)dst + (m0 * K + (k / KP<N>)*w) * KP<N> + k % KP<N>;
+      for (int64_t r = 0; r < w; r++) t[r * KP<N>] = src[m0 + r];
+    }
+  }
+  // sums[M][nv V] += a^T b
+  void add(int64_t nv, const U* a, int64_t rows, const U* b, typename N::C* sums) const {
+    const int64_t K = units<N>(rows), n = tiles();
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t m0 = cut(M, n, i);
+      Kernel<N>::outer(cut(M, n, i + 1) - m0, nv, a + m0 * K, K, b, sums + m0 * nv * V<typename N::C>);
+    }
+  }
+};
+
+// b[rows][w] of elements to units: pairs of rows interleaved where a unit holds two; itself otherwise.
+template <class N>
+LS_INLINE const typename N::U* paired(const typename N::E* b, int64_t rows, int64_t w, typename N::U* tmp) {
+  if constexpr (KP<N> == 1) return b;
+  else {
+    for (int64_t k = 0; k < units<N>(rows); k++)
+      for (int64_t c = 0; c < w; c++)
+        tmp[k * w + c] = uint32_t(b[2 * k * w + c].bits) | (2 * k + 1 < rows ? uint32_t(b[(2 * k + 1) * w + c].bits) << 16 : 0);
+    return tmp;
+  }
+}
+
+}  // namespace longshort::LS_ISA

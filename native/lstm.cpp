@@ -1,0 +1,91 @@
+// One instruction set's table of entry points; compiled once per instruction set (LS_ISA names it).
+#include "backward.h"
+
+namespace longshort::LS_ISA {
+
+// Calls f with the number format and the gate structure as types.
+template <class F>
+auto with(const Layer& l, F f) {
+  const auto gates = [&]<class N>() {
+    switch (l.gates) {
+      case Gates::fgo: return f.template operator()<N, Gates::fgo>();
+      case Gates::igo: return f.template operator()<N, Gates::igo>();
+      default: return f.template operator()<N, Gates::ifgo>();
+    }
+  };
+  switch (l.type) {
+    case Type::f64: return gates.template operator()<F64>();
+    case Type::bf16: return gates.template operator()<BF16>();
+    default: return gates.template operator()<F32>();
+  }
+}
+
+static Crew measure(int n, int size) { return {nullptr, nullptr, n, 0, size, nullptr, nullptr, nullptr}; }
+
+template <class N>
+double peak_of(int64_t rounds) {
+  using C = typename N::C;
+  using U = typename N::U;
+  constexpr int64_t K = 64, R = R_MAX<4>;
+  alignas(64) static U a[R * K], b[K * 4 * V<C>];
+  alignas(64) static C out[R * 4 * V<C>];
+  const U* rows[R];
+  for (int r = 0; r < R; r++) rows[r] = a + r * K;
+  Tile<N, R, 4> t;
+  for (int64_t i = 0; i < rounds; i++) {
+    t.load_from(out, t.W);
+    t.add_rows(K, rows, 0, b);
+    t.store_to(out, t.W);
+  }
+  return 2. * double(rounds) * R * 4 * V<C> * K * KP<N>;
+}
+
+extern const Isa table;
+const Isa table = {
+    LS_NAME,
+    [](Type t) { return t == Type::f64 ? V<double> : V<float>; },
+    [](const Layer& l, bool backward) {
+      return with(l, [&]<class N, Gates K>() { return Packed<N, K>(l, backward, nullptr).bytes; });
+    },
+    [](const Layer& l, const Params& p, bool backward, char* packed, int part, int parts) {
+      with(l, [&]<class N, Gates K>() { Packed<N, K>(l, backward, packed).pack(p, part, parts); });
+    },
+    [](const Layer& l) {
+      return with(l, [&]<class N, Gates K>() { return ceil_div(l.H, V<typename N::C>) * Packed<N, K>::GV; });
+    },
+    [](const Layer& l, const Input& in, int n, int crew) {
+      return with(l, [&]<class N, Gates K>() {
+        const Packed<N, K> m(l, false, nullptr);
+        return Forward<N, K>(m, in, Output{}, measure(n, crew), nullptr).bytes;
+      });
+    },
+    [](const Layer& l, const char* packed, const Input& in, const Output& out, const Crew& crew) {
+      with(l, [&]<class N, Gates K>() {
+        const Packed<N, K> m(l, false, (char*)packed);
+        Forward<N, K>(m, in, out, crew, crew.scratch).run();
+      });
+    },
+    [](const Layer& l, const Input& in, int n, int crew) {
+      return with(l, [&]<class N, Gates K>() {
+        const Packed<N, K> m(l, true, nullptr);
+        return Backward<N, K>(m, in, Output{}, Grads{}, measure(n, crew), nullptr).bytes;
+      });
+    },
+    [](const Layer& l, int crew) {
+      return with(l, [&]<class N, Gates K>() { return Sums<N, K>(Packed<N, K>(l, true, nullptr), crew, nullptr).bytes; });
+    },
+    [](const Layer& l, const char* packed, const Input& in, const Output& out, const Grads& gr, const Crew& crew) {
+      with(l, [&]<class N, Gates K>() {
+        const Packed<N, K> m(l, true, (char*)packed);
+        Backward<N, K>(m, in, out, gr, crew, crew.scratch).run();
+      });
+    },
+    [](const Layer& l, char* const* sums, int count, int crew, const Grads& gr, int part, int parts) {
+      with(l, [&]<class N, Gates K>() { reduce<N, K>(Packed<N, K>(l, true, nullptr), sums, count, crew, gr, part, parts); });
+    },
+    [](Type t, int64_t rounds) {
+      return t == Type::f64 ? peak_of<F64>(rounds) : t == Type::bf16 ? peak_of<BF16>(rounds) : peak_of<F32>(rounds);
+    },
+};
+
+}  // namespace longshort::LS_ISA

@@ -1,0 +1,92 @@
+// The contract of the native LSTM: plain structs, no Python, no torch. One layer, one direction.
+// Axes: T time, B batch, I input, H hidden, P projected (= H without projection), G gate rows. Tensors belong to the caller, are
+// contiguous unless strides are given, and never alias. Null pointers stand for what is absent.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace longshort {
+
+enum class Type : int { f32, f64, bf16 };
+enum class Gates : int { ifgo, fgo, igo };  // which gates have rows; fgo: coupled, i = 1 - f; igo: no forget gate, f = 1
+
+struct Layer {
+  Type type;    // of x, h, y, parameters and gates; states and gradients of parameters are float for bf16
+  Gates gates;
+  int64_t I, H, P;
+  bool bias, peephole, layer_norm, projection;
+  double zone_h, zone_c;    // probabilities
+  double scale_h, scale_g;  // 1 / (1 - p) of the dropouts
+  double clip;              // infinite if there is none
+  int64_t rows() const { return (gates == Gates::ifgo ? 4 : 3) * H; }      // G * H
+  int peepholes() const { return gates == Gates::ifgo ? 3 : 2; }
+};
+
+struct Params {  // in the layer's type
+  const void *weight_ih, *weight_hh, *bias_ih, *bias_hh, *weight_hr, *weight_ch, *gain_ih, *gain_hh, *gain_c;
+};
+
+struct Input {
+  int64_t T, B;
+  const void* x;           // [T, B, I], strides below in elements, the last one 1
+  int64_t x_t, x_b;
+  const int64_t* lengths;  // [B] or null
+  const uint8_t* resets;   // [T, B] or null
+  const uint8_t *drop_h, *drop_g, *zone_h, *zone_c;  // [B, P], [T, B, H], [T, B, P], [T, B, H], or null
+  bool reverse;
+  const void *h0, *c0;     // [B, P], [B, H]
+};
+
+struct Output {
+  void *y, *hn, *cn;    // [T, B, P], [B, P], [B, H]
+  void *gates, *cells;  // the Tape, [T, B, G*H] and [T, B, H], or null
+  void *norm_ih, *norm_hh, *stats;  // what layer norm keeps for backward: normalised rows [T, B, width] twice, [T, B, 4]; or null
+};
+
+struct Grads {
+  const void *dy, *dhn, *dcn;       // [T, B, P], [B, P], [B, H], each may be null (zero)
+  void *dx;                         // [T, B, I] contiguous, or null if not wanted
+  void *dh0, *dc0;                  // [B, P], [B, H]
+  void *weight_ih, *weight_hh, *bias_ih, *bias_hh, *weight_hr, *weight_ch, *gain_ih, *gain_hh, *gain_c;  // float for bf16, or null
+};
+
+// The part of a batch that a crew of threads runs on its own: `n` sequences, longest first.
+struct Barrier {
+  int size = 1;
+  alignas(64) int arrived = 0;
+  alignas(64) int epoch = 0;
+  void wait();
+};
+struct Crew {
+  const int32_t* rows;  // indices into the batch
+  const int32_t* len;   // their lengths
+  int n, rank, size;
+  Barrier* barrier;
+  char* scratch;        // shared by the crew, zero is not assumed
+  char* sums;           // gradient sums of the parameters, shared by the crew, kept from group to group
+  void wait() const {
+    if (size > 1) barrier->wait();
+  }
+};
+
+// The entry points of one instruction set.
+struct Isa {
+  const char* name;
+  int (*lanes)(Type);
+  size_t (*packed_bytes)(const Layer&, bool backward);
+  void (*pack)(const Layer&, const Params&, bool backward, char* packed, int part, int parts);
+  int64_t (*norm_width)(const Layer&);
+  size_t (*forward_bytes)(const Layer&, const Input&, int n, int crew);
+  void (*forward)(const Layer&, const char* packed, const Input&, const Output&, const Crew&);
+  size_t (*backward_bytes)(const Layer&, const Input&, int n, int crew);
+  size_t (*sums_bytes)(const Layer&, int crew);
+  void (*backward)(const Layer&, const char* packed, const Input&, const Output&, const Grads&, const Crew&);
+  void (*reduce)(const Layer&, char* const* sums, int count, int crew, const Grads&, int part, int parts);
+  double (*peak)(Type, int64_t rounds);  // the matrix kernel on operands that stay in the first-level cache; returns its operations
+};
+
+// What the machine offers, best first, and the one in use: the best, or what LONGSHORT_CPU names.
+const Isa* const* instruction_sets(int* count);
+const Isa& isa();
+
+}  // namespace longshort

@@ -1,0 +1,151 @@
+#include "run.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace longshort {
+
+#if defined(__x86_64__)
+namespace baseline { extern const Isa table; }
+namespace avx2 { extern const Isa table; }
+namespace avx512 { extern const Isa table; }
+namespace avx512bf16 { extern const Isa table; }
+const Isa* const* instruction_sets(int* count) {
+  static const std::vector<const Isa*> have = [] {
+    std::vector<const Isa*> v;
+    __builtin_cpu_init();
+    const bool a2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool a5 = a2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (a5 && __builtin_cpu_supports("avx512bf16")) v.push_back(&avx512bf16::table);
+    if (a5) v.push_back(&avx512::table);
+    if (a2) v.push_back(&avx2::table);
+    v.push_back(&baseline::table);
+    return v;
+  }();
+  *count = int(have.size());
+  return have.data();
+}
+#else
+namespace baseline { extern const Isa table; }
+const Isa* const* instruction_sets(int* count) {
+  static const Isa* const have[] = {&baseline::table};
+  *count = 1;
+  return have;
+}
+#endif
+
+const Isa& isa() {
+  static const Isa& chosen = []() -> const Isa& {
+    int count = 0;
+    const Isa* const* have = instruction_sets(&count);
+    const char* cap = std::getenv("LONGSHORT_CPU");
+    if (!cap || !*cap) return *have[0];
+    std::string names;
+    for (int i = 0; i < count; i++) {
+      if (!std::strcmp(have[i]->name, cap)) return *have[i];
+      names += std::string(i ? ", " : "") + have[i]->name;
+    }
+    throw std::runtime_error("LONGSHORT_CPU must name an instruction set of this machine: " + names + "; got '" + cap + "'.");
+  }();
+  return chosen;
+}
+
+namespace {
+
+// Crews and their groups of sequences: crew i runs groups i, i + crews, ... one after another.
+struct Plan {
+  int crews, size;
+  std::vector<int32_t> rows, len;            // crew by crew, each longest first
+  std::vector<std::vector<std::pair<int, int>>> groups;  // of each crew: [from, to) in rows
+  int most = 0;
+
+  Plan(const Layer& l, const Input& in, int threads) {
+    const int64_t B = in.B;
+    int64_t steps = 0;
+    for (int64_t b = 0; b < B; b++) steps += in.lengths ? in.lengths[b] : in.T;
+    const double work = 2. * double(steps) * double(l.rows()) * double(l.I + l.P);
+    if (work < 4e5) threads = 1;  // a few microseconds: less than it takes to tell the others
+    threads = std::clamp(threads, 1, 64);
+    crews = int(std::clamp<int64_t>(B / 4, 1, threads));
+    const int64_t vectors = (l.H + isa().lanes(l.type) - 1) / isa().lanes(l.type);
+    size = int(std::clamp<int64_t>(threads / crews, 1, vectors));
+    std::vector<int32_t> order(B);
+    std::iota(order.begin(), order.end(), 0);
+    if (in.lengths) std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return in.lengths[a] > in.lengths[b]; });
+    const double panel = double(isa().packed_bytes(l, false));
+    const int64_t group = panel < 400e3 ? 96 : 1 << 30;
+    for (int c = 0; c < crews; c++) {
+      const int from = int(rows.size());
+      if (in.lengths)
+        for (int64_t i = c; i < B; i += crews) rows.push_back(order[i]);
+      else
+        for (int64_t i = B * c / crews; i < B * (c + 1) / crews; i++) rows.push_back(order[i]);
+      const int64_t n = int64_t(rows.size()) - from, parts = std::max<int64_t>(1, (n + group - 1) / group);
+      auto& g = groups.emplace_back();
+      for (int64_t p = 0; p < parts; p++) {
+        g.emplace_back(from + int(n * p / parts), from + int(n * (p + 1) / parts));
+        most = std::max(most, g.back().second - g.back().first);
+      }
+    }
+    for (const int32_t b : rows) len.push_back(int32_t(in.lengths ? in.lengths[b] : in.T));
+  }
+  int threads() const { return crews * size; }
+
+  template <class F>
+  void each(char* const* scratch, char* const* sums, F f) const {
+    std::vector<Barrier> barriers(crews);
+    for (auto& b : barriers) b.size = size;
+    team_run(threads(), [&](int id) {
+      const int c = id / size;
+      for (const auto& [from, to] : groups[c]) {
+        const Crew crew{rows.data() + from, len.data() + from, to - from, id % size, size, &barriers[c], scratch[c], sums ? sums[c] : nullptr};
+        f(crew);
+        crew.wait();
+      }
+    });
+  }
+};
+
+struct Pieces {  // one piece of scratch per crew
+  std::vector<std::unique_ptr<Scratch>> all;
+  std::vector<char*> data;
+  Pieces(int n, size_t bytes) {
+    for (int i = 0; i < n; i++) all.push_back(std::make_unique<Scratch>(bytes)), data.push_back(all.back()->data());
+  }
+};
+
+}  // namespace
+
+void forward(const Layer& l, const Params& p, const Input& in, const Output& out, int threads) {
+  const Isa& a = isa();
+  const Plan plan(l, in, threads);
+  const Scratch packed(a.packed_bytes(l, false));
+  const int n = plan.threads();
+  team_run(n, [&](int i) { a.pack(l, p, false, packed.data(), i, n); });
+  const Pieces scratch(plan.crews, a.forward_bytes(l, in, plan.most, plan.size));
+  plan.each(scratch.data.data(), nullptr, [&](const Crew& crew) { a.forward(l, packed.data(), in, out, crew); });
+}
+
+void backward(const Layer& l, const Params& p, const Input& in, const Output& out, const Grads& gr, int threads) {
+  const Isa& a = isa();
+  const Plan plan(l, in, threads);
+  const Scratch packed(a.packed_bytes(l, true));
+  const int n = plan.threads();
+  const size_t bytes = a.sums_bytes(l, plan.size);
+  const Pieces sums(plan.crews, bytes), scratch(plan.crews, a.backward_bytes(l, in, plan.most, plan.size));
+  team_run(n, [&](int i) {
+    a.pack(l, p, true, packed.data(), i, n);
+    if (i % plan.size == 0) std::memset(sums.data[i / plan.size], 0, bytes);
+  });
+  plan.each(scratch.data.data(), sums.data.data(), [&](const Crew& crew) { a.backward(l, packed.data(), in, out, gr, crew); });
+  team_run(n, [&](int i) { a.reduce(l, sums.data.data(), plan.crews, plan.size, gr, i, n); });
+}
+
+}  // namespace longshort

@@ -1,0 +1,213 @@
+// Vectors of numbers: a thin layer over the compilers' vector extension, and the elementary functions that an LSTM needs.
+// Compiled once per instruction set: LS_ISA is its namespace, LS_BYTES the width of a vector.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define LS_INLINE [[gnu::always_inline]] inline
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define LS_REGISTERS 32
+#else
+#define LS_REGISTERS 16
+#endif
+
+namespace longshort::LS_ISA {
+
+struct bf16 {
+  uint16_t bits;
+};
+
+// A vector of C (float or double), its integers of the same width, and the type of an unaligned one in memory.
+template <class C>
+struct Lanes;
+template <>
+struct Lanes<float> {
+  typedef float Vec __attribute__((vector_size(LS_BYTES)));
+  typedef float Mem __attribute__((vector_size(LS_BYTES), aligned(4), may_alias));
+  typedef int32_t Int __attribute__((vector_size(LS_BYTES)));
+  typedef uint16_t Half __attribute__((vector_size(LS_BYTES / 2)));
+  typedef uint16_t HalfMem __attribute__((vector_size(LS_BYTES / 2), aligned(2), may_alias));
+  typedef int8_t Byte __attribute__((vector_size(LS_BYTES / 4), aligned(1), may_alias));
+};
+template <>
+struct Lanes<double> {
+  typedef double Vec __attribute__((vector_size(LS_BYTES)));
+  typedef double Mem __attribute__((vector_size(LS_BYTES), aligned(8), may_alias));
+  typedef int64_t Int __attribute__((vector_size(LS_BYTES)));
+  typedef int8_t Byte __attribute__((vector_size(LS_BYTES / 8), aligned(1), may_alias));
+};
+template <class C>
+using Vec = typename Lanes<C>::Vec;
+template <class C>
+using Int = typename Lanes<C>::Int;
+template <class C>
+inline constexpr int V = LS_BYTES / sizeof(C);
+
+template <class C>
+LS_INLINE Vec<C> set(C v) {
+  return Vec<C>{} + v;
+}
+template <class C>
+LS_INLINE Vec<C> pick(Int<C> mask, Vec<C> a, Vec<C> b) {  // mask ? a : b
+  return mask ? a : b;
+}
+template <class C>
+LS_INLINE Vec<C> clamp(Vec<C> x, C lo, C hi) {  // a NaN stays
+#if defined(__AVX512F__)
+  if constexpr (LS_BYTES == 64 && sizeof(C) == 4)
+    return (Vec<C>)_mm512_min_ps(_mm512_set1_ps(hi), _mm512_max_ps(_mm512_set1_ps(lo), (__m512)x));
+#endif
+  x = pick<C>(x < lo, set<C>(lo), x);
+  return pick<C>(x > hi, set<C>(hi), x);
+}
+
+// ---- memory: tensors hold S (float, double, bf16), arithmetic is in C; n < V is a tail, and nothing beyond it is touched ----
+
+LS_INLINE float widen(bf16 v) {
+  uint32_t u = uint32_t(v.bits) << 16;
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+LS_INLINE float widen(float v) { return v; }
+LS_INLINE double widen(double v) { return v; }
+
+template <class C>
+LS_INLINE Vec<C> load(const C* p) {
+  return *(const typename Lanes<C>::Mem*)p;
+}
+template <class C>
+LS_INLINE Vec<C> load(const bf16* p) {
+  static_assert(sizeof(C) == 4);
+  const auto h = *(const Lanes<float>::HalfMem*)p;
+  return (Vec<C>)(__builtin_convertvector(h, Int<C>) << 16);
+}
+template <class C>
+LS_INLINE void store(C* p, Vec<C> v) {
+  *(typename Lanes<C>::Mem*)p = v;
+}
+template <class C>
+LS_INLINE void store(bf16* p, Vec<C> v) {  // to nearest even; a NaN stays one
+  static_assert(sizeof(C) == 4);
+  const Int<C> u = (Int<C>)v;
+  const Int<C> even = (u + 0x7fff + ((u >> 16) & 1)) >> 16, nan = (u >> 16) | 0x40;
+  const Int<C> r = (v == v) ? even : nan;
+  *(Lanes<float>::HalfMem*)p = __builtin_convertvector(r, Lanes<float>::Half);
+}
+template <class C, class S>
+LS_INLINE Vec<C> load(const S* p, int n) {
+  if (__builtin_expect(n >= V<C>, 1)) return load<C>(p);
+#if defined(__AVX512F__)
+  if constexpr (LS_BYTES == 64 && sizeof(C) == 4 && sizeof(S) == 4) return (Vec<C>)_mm512_maskz_loadu_ps((1u << n) - 1, p);
+#endif
+  alignas(LS_BYTES) S all[V<C>] = {};
+  for (int i = 0; i < n; i++) all[i] = p[i];
+  return load<C>(all);
+}
+template <class C, class S>
+LS_INLINE void store(S* p, Vec<C> v, int n) {
+  if (__builtin_expect(n >= V<C>, 1)) return store<C>(p, v);
+#if defined(__AVX512F__)
+  if constexpr (LS_BYTES == 64 && sizeof(C) == 4 && sizeof(S) == 4) return _mm512_mask_storeu_ps(p, (1u << n) - 1, (__m512)v);
+#endif
+  alignas(LS_BYTES) S all[V<C>];
+  store<C>(all, v);
+  for (int i = 0; i < n; i++) p[i] = all[i];
+}
+template <class C>
+LS_INLINE Int<C> load_mask(const uint8_t* p, int n) {  // bools to all ones or all zeros
+  typename Lanes<C>::Byte b = {};
+  if (n >= V<C>) b = *(const typename Lanes<C>::Byte*)p;
+  else
+    for (int i = 0; i < n; i++) b[i] = int8_t(p[i]);
+  return __builtin_convertvector(b, Int<C>) != 0;
+}
+template <class C>
+LS_INLINE C sum(Vec<C> v) {  // in a fixed order
+  alignas(LS_BYTES) C all[V<C>];
+  store<C>(all, v);
+  for (int w = V<C> / 2; w; w /= 2)
+    for (int i = 0; i < w; i++) all[i] += all[i + w];
+  return all[0];
+}
+template <class C>
+LS_INLINE Vec<C> tail(Vec<C> v, int n) {  // zero from lane n on
+  if (n >= V<C>) return v;
+  Int<C> lane;
+  for (int i = 0; i < V<C>; i++) lane[i] = i;
+  return pick<C>(lane < n, v, Vec<C>{});
+}
+
+// ---- exp, sigmoid, tanh. Range reduction after Cody & Waite 1980: x = n ln 2 + r, |r| <= ln(2) / 2, exp(x) = 2^n (1 + p(r)).
+// float: p(r) = r + r^2 q(r), q the polynomial of degree 4 through the Chebyshev nodes: 2.5e-8 relative; sigmoid 2 ulp, tanh 3 ulp.
+// double: the Taylor series to r^13, 5e-18 relative; sigmoid and tanh 4 ulp. (tests/native measures them.)
+
+template <class C>
+struct Exp {
+  Vec<C> p, scale;  // exp(x) - 1 = scale * p + (scale - 1)
+};
+LS_INLINE Exp<float> exp_parts(Vec<float> x) {  // |x| <= 89
+  const Vec<float> shift = x * 0x1.715476p+0f + 0x1.8p23f, n = shift - 0x1.8p23f;
+  Vec<float> r = x - n * 0x1.62e4p-1f;
+  r = r - n * 0x1.7f7d1cp-20f;
+  Vec<float> q = r * 0x1.6d113cp-10f + 0x1.120ba2p-7f;
+  q = q * r + 0x1.55551ap-5f;
+  q = q * r + 0x1.5554dcp-3f;
+  q = q * r + 0.5f;
+  return {q * (r * r) + r, (Vec<float>)(((Int<float>)shift << 23) + 0x3f800000)};
+}
+LS_INLINE Exp<double> exp_parts(Vec<double> x) {  // |x| <= 710
+  const Vec<double> shift = x * 0x1.71547652b82fep+0 + 0x1.8p52, n = shift - 0x1.8p52;
+  Vec<double> r = x - n * 0x1.62e42fefa0000p-1;
+  r = r - n * 0x1.cf79abc9e3b3ap-40;
+  constexpr double fact[] = {6227020800., 479001600., 39916800., 3628800., 362880., 40320., 5040., 720., 120., 24., 6., 2.};
+  Vec<double> q = set<double>(1 / fact[0]);
+  for (int k = 1; k < 12; k++) q = q * r + 1 / fact[k];
+  return {q * (r * r) + r, (Vec<double>)(((Int<double>)shift << 52) + 0x3ff0000000000000)};
+}
+template <class C>
+LS_INLINE Vec<C> sigmoid(Vec<C> x) {
+  constexpr C most = sizeof(C) == 4 ? C(89) : C(709.9);
+  const auto [p, scale] = exp_parts(clamp<C>(-x, -most + 2, most));
+  return C(1) / (C(1) + scale * (C(1) + p));
+}
+template <class C>
+LS_INLINE Vec<C> tanh(Vec<C> x) {
+  constexpr C most = sizeof(C) == 4 ? C(20) : C(44);
+  const auto [p, scale] = exp_parts(clamp<C>(x + x, -most, most));
+  const Vec<C> e = scale * p + (scale - C(1));
+  return e / (e + C(2));
+}
+
+// ---- what tensors hold (S), what products multiply (E, in units U of K elements), what the rest is computed in (C) ----
+
+struct F32 {
+  using S = float;
+  using E = float;
+  using C = float;
+  using U = float;
+};
+struct F64 {
+  using S = double;
+  using E = double;
+  using C = double;
+  using U = double;
+};
+struct BF16 {
+  using S = bf16;
+  using C = float;
+#if defined(__AVX512BF16__)
+  using E = bf16;  // vdpbf16ps multiplies pairs
+  using U = uint32_t;
+#else
+  using E = float;
+  using U = float;
+#endif
+};
+
+}  // namespace longshort::LS_ISA

@@ -1,0 +1,26 @@
+// A persistent team of threads. Work is cut by number of threads, never by who is free, so results repeat bit for bit.
+#pragma once
+#include <cstdint>
+#include <functional>
+
+namespace longshort {
+
+// Runs f(0) .. f(n - 1) at the same time and returns when all have returned; f(0) runs on the caller. Barriers among them are safe.
+// Callers that come while the team is busy wait their turn. Safe after fork: a child starts its own team.
+void team_run(int n, const std::function<void(int)>& f);
+
+// Memory that is kept and lent again: pages stay mapped. Contents are not cleared.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes);
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  char* data() const { return data_; }
+
+ private:
+  char* data_;
+  size_t bytes_;
+};
+
+}  // namespace longshort
