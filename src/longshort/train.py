@@ -76,7 +76,7 @@ class Training:
     grad_clip: float = 1.0
     accumulate: int = 1
     evaluate: int = 50
-    patience: int = 10
+    patience: int = 8
     average: float = 0.999
     bf16: bool = False
     seed: int = 0
@@ -147,6 +147,11 @@ def resume_path(path: Path | str) -> Path:
     """Where the resume state of a model lies: model.resume.safetensors beside model.safetensors."""
     path = Path(path)
     return path.with_name(path.name.removesuffix(".safetensors") + ".resume.safetensors")
+
+
+def chief() -> bool:
+    """Whether this process is the one that speaks and writes: the only one, or the first of those that torchrun launched."""
+    return not _launched() or os.environ["RANK"] == "0"
 
 
 def train(
@@ -514,6 +519,10 @@ class _Signals:
             self.immediate = False
 
 
+def _launched() -> bool:
+    return dist.is_available() and dist.is_torchelastic_launched()
+
+
 @contextmanager
 def _processes(name: str) -> Iterator[tuple[int, int, torch.device]]:
     """Rank, number of processes, device; joins the others if torchrun has launched this process."""
@@ -523,7 +532,7 @@ def _processes(name: str) -> Iterator[tuple[int, int, torch.device]]:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}.") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but torch {torch.__version__} finds no CUDA GPU here.")
-    launched, mine = dist.is_available() and dist.is_torchelastic_launched(), False
+    launched, mine = _launched(), False
     if launched:
         if device.type == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

@@ -1,0 +1,115 @@
+"""The command line: verbs, and one table of applications. Each application brings its verbs in `apps/NAME/cli.py`.
+
+Nothing heavy is imported before a verb runs. Exit codes: 0 done, 1 a failure of ours, 2 wrong use or bad input,
+130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+import longshort
+
+Quiet = Annotated[bool, Parameter(negative="")]
+APPS = {"forecast": "Forecast time series: several quantiles of the next steps of every series in a table."}
+
+EXAMPLES = """Examples:
+```
+longshort train forecast --data sales.csv --horizon 28 --out sales.safetensors
+longshort eval sales.safetensors --data sales.csv
+longshort predict sales.safetensors --data sales.csv --out next.csv
+```
+"""
+
+app = App(
+    name="longshort",
+    version=f"longshort {longshort.__version__}",
+    help="The LSTM, finished: train models, judge them, use them.",
+    help_epilogue=EXAMPLES,
+    error_formatter=lambda e: _said(e),
+    suppress_keyboard_interrupt=False,
+)
+train = App(name="train", help="Train a model on your data and write it as one file.")
+app.command(train)
+for name, doc in APPS.items():
+    train.command(f"longshort.apps.{name}.cli:train", name=name, help=doc)
+
+
+@app.command
+def predict(model: Path, /, *, data: Path, out: Path | None = None, quiet: Quiet = False) -> None:
+    """Use a model: forecast what follows the data.
+
+    Args:
+        model: a file that `longshort train` wrote.
+        data: the input, in the form that the model was trained on.
+        out: file for the answer, .csv or .parquet; without it the answer goes to standard output as CSV.
+        quiet: say nothing but the answer.
+    """
+    _room(model).predict(model, data=data, out=out, quiet=quiet)
+
+
+@app.command(name="eval")
+def evaluate(model: Path, /, *, data: Path, out: Path | None = None, quiet: Quiet = False) -> None:
+    """Score a model on data whose end is held out, beside a simple baseline.
+
+    A forecaster gets each series without its last `horizon` steps and is scored on these. The score is honest if the
+    model was trained on data that ends before them.
+
+    Args:
+        model: a file that `longshort train` wrote.
+        data: the truth, in the form that the model was trained on.
+        out: file for the scores as JSON.
+        quiet: print nothing; only useful with --out.
+    """
+    _room(model).evaluate(model, data=data, out=out, quiet=quiet)
+
+
+def _room(model: Path) -> ModuleType:
+    """The verbs of the application that a model belongs to."""
+    from longshort.artefact import read
+
+    return import_module(f"longshort.apps.{read(model).app}.cli")
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code. LONGSHORT_TRACEBACK=1 shows where an error comes from."""
+    sys.exit(run(tokens))
+
+
+def run(tokens: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    try:
+        try:
+            app(tokens, result_action="return_value")
+        except SystemExit as e:  # of the parser
+            return e.code if isinstance(e.code, int) else 0
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone (`| head`): nothing more to say, not even while Python shuts down
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt as e:
+        print(str(e) or "stopped", file=sys.stderr)
+        return 128 + getattr(e, "signum", 2)
+    except (ValueError, OSError, FloatingPointError, ImportError) as e:  # anything else is a bug of ours: show where
+        if os.environ.get("LONGSHORT_TRACEBACK"):
+            raise
+        print(_said(e), file=sys.stderr)
+        return 2 if isinstance(e, ValueError | OSError) else 1
+    return 0
+
+
+def _said(e: Exception) -> str:
+    said = str(e) or type(e).__name__
+    if isinstance(e, OSError) and e.strerror:
+        said = f"{e.filename}: {e.strerror}" if e.filename else e.strerror
+    return f"error: {said}"
