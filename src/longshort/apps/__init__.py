@@ -1,0 +1,1 @@
+"""Applications on the LSTM. They do not know each other."""

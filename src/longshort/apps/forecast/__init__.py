@@ -1,0 +1,19 @@
+"""Forecasting: `Forecaster(horizon=12).fit(df).predict()` on the long frame `unique_id, ds, y`. Names load on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longshort.apps.forecast.forecaster import Forecaster
+    from longshort.apps.forecast.task import Backtest, Config, ForecastTask
+
+__all__ = ["Backtest", "Config", "ForecastTask", "Forecaster"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'longshort.apps.forecast' has no attribute {name!r}; it offers {', '.join(__all__)}.")
+    home = "forecaster" if name == "Forecaster" else "task"
+    return getattr(import_module(f"longshort.apps.forecast.{home}"), name)

@@ -1,0 +1,191 @@
+"""Time as whole steps: a frequency maps time stamps to positions on a grid and back. NumPy only."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Stamps = NDArray  # int64, or datetime64[us]
+
+DAY = 86_400_000_000  # in microseconds, the unit of all fixed steps
+_FIXED = {"us": 1, "ms": 1000, "s": 10**6, "S": 10**6, "min": 60 * 10**6, "T": 60 * 10**6, "m": 60 * 10**6,
+          "h": 3600 * 10**6, "H": 3600 * 10**6, "d": DAY, "D": DAY, "w": 7 * DAY, "W": 7 * DAY}  # fmt: skip
+_MONTHS = {"mo": 1, "M": 1, "ME": 1, "MS": 1, "q": 3, "Q": 3, "QE": 3, "QS": 3, "y": 12, "Y": 12, "A": 12, "YE": 12, "YS": 12}
+_WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
+_MONTH_NAMES = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+
+
+@dataclass(frozen=True)
+class Freq:
+    """The step between two time stamps.
+
+    Args:
+        n: length of the step, in units of `unit`.
+        unit: 'int' (whole numbers), 'us' (fixed spans), 'month', or 'bday' (Monday to Friday).
+        at: of months, 'start', 'end' or 'day' (the day of the month at which a series begins).
+        anchor: weekday (0 is Monday) or month (0 is January) that the stamps must fall on, if the user named one.
+    """
+
+    n: int
+    unit: str
+    at: str = "day"
+    anchor: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The canonical name: `parse(freq.name) == freq`."""
+        if self.unit == "int":
+            return str(self.n)
+        if self.unit == "bday":
+            return "B"
+        if self.unit == "month":
+            years, quarters = self.n % 12 == 0, self.n % 3 == 0
+            letter, size = ("Y", 12) if years else ("Q", 3) if quarters else ("M", 1)
+            end = {"start": "S", "end": "E", "day": ""}[self.at]
+            tail = "" if self.anchor is None else f"-{_MONTH_NAMES[self.anchor]}"
+            return f"{_times(self.n // size)}{letter}{end}{tail}"
+        for unit in ("W", "D", "h", "min", "s", "ms", "us"):
+            if self.n % _FIXED[unit] == 0:
+                tail = "" if self.anchor is None else f"-{_WEEKDAYS[self.anchor]}"
+                return f"{_times(self.n // _FIXED[unit])}{unit}{tail}"
+        raise AssertionError(self)
+
+    @property
+    def wall(self) -> bool:
+        """True if the step is counted on the wall clock (days and longer), so that a change to summer time is no gap."""
+        return self.unit in ("month", "bday") or (self.unit == "us" and self.n % DAY == 0)
+
+    @property
+    def season(self) -> int:
+        """Steps per season by custom: Y 1, Q 4, M 12, W 52, D 7, B 5, below that one day, below a minute one hour; else 1."""
+        if self.unit == "bday":
+            return 5
+        if self.unit == "month":
+            return _ratio(12, self.n)
+        if self.unit == "int":
+            return 1
+        if self.n % (7 * DAY) == 0:
+            return _ratio(52, self.n // (7 * DAY))
+        span = 7 * DAY if self.n >= DAY else DAY if self.n >= _FIXED["min"] else _FIXED["h"]
+        return _ratio(span, self.n)
+
+    def positions(self, t: Stamps, start: Stamps) -> tuple[NDArray, NDArray]:
+        """Steps from start to t (rounded down), and whether t lies on the grid that starts there. int64 and bool, [N]."""
+        if self.unit == "int":
+            span = t - start
+        elif self.unit == "us":
+            span = (t - start).astype(np.int64)
+        elif self.unit == "bday":
+            span = np.busday_count(start.astype("M8[D]"), t.astype("M8[D]"))
+        else:
+            span = (t.astype("M8[M]") - start.astype("M8[M]")).astype(np.int64)
+        k = span // (1 if self.unit == "bday" else self.n)
+        return k, self.stamps(start, k) == t
+
+    def stamps(self, start: Stamps, k: NDArray) -> Stamps:
+        """The time stamps k steps after start. [N]."""
+        if self.unit == "int":
+            return start + k * self.n
+        if self.unit == "us":
+            return start + (k * self.n).astype("m8[us]")
+        day = start.astype("M8[D]")
+        clock = start - day.astype("M8[us]")
+        if self.unit == "bday":
+            return np.busday_offset(day, k, roll="forward").astype("M8[us]") + clock
+        month = start.astype("M8[M]") + (k * self.n).astype("m8[M]")
+        first, last = month.astype("M8[D]"), (month + 1).astype("M8[D]") - 1
+        offset = (day - start.astype("M8[M]").astype("M8[D]")).astype("m8[D]")
+        there = {"start": first, "end": last, "day": np.minimum(first + offset, last)}[self.at]
+        return there.astype("M8[us]") + clock
+
+    def misfit(self, t: Stamps) -> NDArray:
+        """Where t does not fit: off the named weekday or month, off the month's start or end, or on a weekend."""
+        if self.unit == "int":
+            return np.zeros(len(t), bool)
+        day, month = t.astype("M8[D]"), t.astype("M8[M]")
+        bad = np.zeros(len(t), bool)
+        if self.unit == "bday":
+            bad |= ~np.is_busday(day)
+        if self.unit == "us" and self.anchor is not None:
+            bad |= (day.astype(np.int64) + 3) % 7 != self.anchor  # 1970-01-01 was a Thursday
+        if self.unit == "month":
+            if self.anchor is not None:
+                bad |= (month.astype(np.int64) - self.anchor) % np.gcd(self.n, 12) != 0
+            if self.at == "start":
+                bad |= day != month.astype("M8[D]")
+            if self.at == "end":
+                bad |= day != (month + 1).astype("M8[D]") - 1
+        return bad
+
+
+def parse(name: str | int) -> Freq:
+    """Read a frequency as pandas ('W-SAT', 'MS', '30min'), polars ('1mo', '15m') or a whole number (for integer ds) writes it.
+
+    Raises:
+        ValueError: the name is unknown.
+        TypeError: it is neither text nor a whole number.
+    """
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise TypeError(f"freq must be text like 'D', 'W', 'MS', '30min' or a whole number for integer ds, got {name!r}.")
+    found = re.fullmatch(r"(\d*)([A-Za-z]*)(?:-([A-Z]{3}))?", str(name))
+    digits, unit, tail = found.groups() if found else ("", "", "")
+    n = int(digits or 1)
+    if found and n > 0 and (digits or unit):
+        if not unit and not tail:
+            return Freq(n, "int")
+        if unit in _FIXED and (tail is None or (unit in "wW" and tail in _WEEKDAYS)):
+            return Freq(n * _FIXED[unit], "us", anchor=None if tail is None else _WEEKDAYS.index(tail))
+        if unit in ("B", "b") and n == 1 and tail is None:
+            return Freq(1, "bday")
+        if unit in _MONTHS and (tail is None or (unit[0] in "qQyYA" and tail in _MONTH_NAMES)):
+            at = "day" if len(unit) == 1 or unit == "mo" else {"S": "start", "E": "end"}[unit[1]]
+            return Freq(n * _MONTHS[unit], "month", at, None if tail is None else _MONTH_NAMES.index(tail))
+    raise ValueError(
+        f"freq {name!r} is unknown. Write a whole number for integer ds, or a count and one of "
+        "Y YS YE, Q QS QE, M MS ME, W (W-SUN ...), D, B, h, min, s, ms, us: 'D', '30min', 'W-SAT', 'MS'."
+    )
+
+
+def infer(t: Stamps, series: NDArray) -> Freq:
+    """The frequency of sorted time stamps.
+
+    Args:
+        t: time stamps, sorted within each series, without repetition; int64 or datetime64[us], [N].
+        series: number of the series of each stamp, ascending, [N].
+
+    Returns:
+        For integers their greatest common step. For time stamps whole months if all stamps stand on one day of the month
+        (or on its last), business days if weekends alone are missing, otherwise the most common step.
+
+    Raises:
+        ValueError: no series has two stamps.
+    """
+    inner = series[1:] == series[:-1]
+    gaps = np.diff(t)[inner].astype(np.int64)
+    if not len(gaps):
+        raise ValueError("freq cannot be inferred: no series has two time stamps. Give freq=, for example freq='D'.")
+    if t.dtype.kind != "M":
+        return Freq(int(np.gcd.reduce(gaps)), "int")
+    values, counts = np.unique(gaps, return_counts=True)
+    usual = int(values[counts.argmax()])
+    day, month = t.astype("M8[D]"), t.astype("M8[M]")
+    if values[0] >= 28 * DAY:
+        dom = (day - month.astype("M8[D]")).astype(np.int64)
+        last = (((month + 1).astype("M8[D]") - 1) == day).all()
+        if last or (dom[1:] == dom[:-1])[inner].all():
+            n = int(np.gcd.reduce(np.diff(month.astype(np.int64))[inner]))
+            return Freq(n, "month", "end" if last else "start" if not dom.any() else "day")
+    if usual == DAY and np.is_busday(day).all() and (gaps == 3 * DAY).sum() >= 2:
+        return Freq(1, "bday")
+    return Freq(usual, "us")
+
+
+def _times(n: int) -> str:
+    return "" if n == 1 else str(n)
+
+
+def _ratio(whole: int, part: int) -> int:
+    return whole // part if part <= whole and whole % part == 0 else 1

@@ -1,0 +1,131 @@
+"""History, forecast, interval and truth in one picture. matplotlib is imported only here, without its global state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import numpy as np
+from numpy.typing import NDArray
+
+from longshort.apps.forecast.data import Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LEGEND = ("history", "truth", "LSTM forecast", "seasonal naive")  # the intervals stand before the last
+INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+FORECAST, BASELINE = "#d1495b", "#6b8fb5"
+
+
+def plot(
+    panel: Panel,
+    forecast: Any,
+    ids: Sequence[Any] | None = None,
+    *,
+    history: int | None = None,
+    title: str | None = None,
+    subtitle: str | None = None,
+    ylabel: str | None = None,
+    path: Path | str | None = None,
+) -> Figure:
+    """Draw series with their forecasts, one below the other.
+
+    Args:
+        panel: the series.
+        forecast: a frame as `Forecaster.predict` or `Backtest.frame` returns it; of several cutoffs the last is drawn. Its
+            truth y and SeasonalNaive are drawn if it has them.
+        ids: which series, by id; None takes the first four.
+        history: steps of history to draw; None takes four horizons.
+        title: headline; None names the forecast.
+        subtitle: a line below it.
+        ylabel: what the values are, with their unit.
+        path: file to write as well; its ending says the format (.png, .svg, .pdf).
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: an id is not in the panel or not in the forecast.
+    """
+    from matplotlib.figure import Figure
+
+    frame, c = nw.from_native(forecast, eager_only=True), panel.columns
+    known = panel.ids.to_list()
+    chosen = list(dict.fromkeys(frame[c.id].to_list()))[:4] if ids is None else list(ids)
+    figure = Figure(figsize=(11, 1.4 + 4 * len(chosen)), dpi=150, layout="constrained")
+    axes = figure.subplots(len(chosen), 1, squeeze=False)[:, 0]
+    for axis, name in zip(axes, chosen, strict=True):
+        rows = frame.filter(frame[c.id] == name)
+        if name not in known or not len(rows):
+            raise ValueError(
+                f"series {name!r} must be in the data and in the forecast. "
+                f"The data has {len(known)} series, such as {known[0]!r}."
+            )
+        if "cutoff" in rows.columns:
+            rows = rows.filter(rows["cutoff"] == rows["cutoff"].max())
+        _draw(axis, panel, known.index(name), rows.sort(c.ds), history)
+        axis.set_ylabel(ylabel or c.y, color=FAINT)
+        if len(chosen) > 1:
+            axis.set_title(str(name), loc="left", color=INK, fontsize=10, fontweight="bold")
+    lines = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    lines = {k: lines[k] for k in sorted(lines, key=lambda k: (LEGEND.index(k) if k in LEGEND else 2.5, k))}
+    top, up = axes[0], 16 if len(chosen) > 1 else 0
+    what = title or f"Forecast of {chosen[0] if len(chosen) == 1 else f'{len(chosen)} series'}"
+    for text, points, style in (
+        (what, 44, {"color": INK, "size": 15, "weight": "bold"}),
+        (subtitle, 27, {"color": FAINT, "size": 10}),
+    ):
+        if text:
+            top.annotate(text, (0, 1), (0, points + up), "axes fraction", "offset points", **style)
+    top.legend(lines.values(), lines.keys(), loc="lower left", bbox_to_anchor=(-0.005, 1.005 + up / 300), ncols=len(lines),
+               frameon=False, labelcolor=INK, fontsize=9.5, handlelength=1.6, columnspacing=1.6, borderaxespad=0)  # fmt: skip
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _draw(axis: Axes, panel: Panel, s: int, rows: nw.DataFrame[Any], history: int | None) -> None:
+    c, H = panel.columns, len(rows)
+    ds = _times(rows[c.ds])
+    first = int(panel.freq.positions(ds[:1], panel.start[s : s + 1])[0][0])
+    begin = max(0, first - (history or 4 * H))
+    past, truth = panel.history(s, first)[begin:], panel.window(np.array([s]), np.array([first]), H)[0]
+    when = panel.stamps(np.full(len(past), s), np.arange(begin, begin + len(past)))
+    levels = sorted((float(m[1]) for name in rows.columns if (m := re.fullmatch(r"LSTM-lo-([\d.]+)", name))), reverse=True)
+    axis.plot(when, past, color=INK, lw=1.3, label="history")
+    for k, level in enumerate(levels):
+        low, high = (rows[f"LSTM-{side}-{level:g}"].to_numpy() for side in ("lo", "hi"))
+        axis.fill_between(ds, low, high, color=FORECAST, alpha=0.16 + 0.1 * k, lw=0, label=f"{level:g} % interval", zorder=1)
+    if "SeasonalNaive" in rows.columns:
+        axis.plot(ds, rows["SeasonalNaive"].to_numpy(), color=BASELINE, lw=1.2, ls=(0, (4, 2)), label="seasonal naive", zorder=2)
+    if np.isfinite(truth).any():
+        axis.plot(ds, truth, color=INK, ls="", marker="o", ms=2.6, mew=0, alpha=0.75, label="truth", zorder=4)
+    axis.plot(ds, rows["LSTM"].to_numpy(), color=FORECAST, lw=1.9, label="LSTM forecast", zorder=3)
+    if len(when):
+        axis.axvline(when[-1], color=FAINT, lw=0.8, ls=":")
+        where = {"xycoords": ("data", "axes fraction"), "ha": "right", "color": FAINT, "fontsize": 8.5}
+        axis.annotate("forecast from here ", (when[-1], 0.03), **where)
+    axis.grid(axis="y", color=GRID, lw=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.spines["bottom"].set_color(FAINT)
+    axis.tick_params(color=FAINT, labelcolor=FAINT, labelsize=9, left=False)
+    axis.margins(x=0.01)
+    if ds.dtype.kind == "M":
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(minticks=5, maxticks=12)
+        axis.xaxis.set_major_locator(locator)
+        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _times(ds: nw.Series[Any]) -> NDArray:
+    if ds.dtype.is_integer():
+        return ds.to_numpy().astype(np.int64)
+    zone = getattr(ds.dtype, "time_zone", None)
+    return (ds.dt.replace_time_zone(None) if zone else ds).to_numpy().astype("M8[us]")

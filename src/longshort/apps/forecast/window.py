@@ -1,0 +1,116 @@
+"""What a model sees of one forecast origin: all of it computed from the context, so that no future leaks. NumPy only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAST = 3  # channels of Window.past
+
+
+class Window(NamedTuple):
+    """A batch of contexts, scaled at the forecast origin.
+
+    past: value, value without its season, 1 where observed; scaled, 0 where missing, float32, [B, L, PAST].
+    guesses: simple forecasts (see `encode`), scaled, 0 where there is none, float32, [B, H, K].
+    known: 1 where there is a guess, float32, [B, H, K].
+    level: where the series stands at the origin, float64, [B]; scaled = (y - level) / scale.
+    scale: mean distance of the context from the level, positive, float64, [B].
+    """
+
+    past: NDArray
+    guesses: NDArray
+    known: NDArray
+    level: NDArray
+    scale: NDArray
+
+
+def kinds(seasons: tuple[int, ...]) -> int:
+    """How many simple forecasts `encode` makes, K: the last value, and two for each season longer than one step."""
+    return 1 + 2 * sum(m > 1 for m in seasons)
+
+
+def encode(past: NDArray, horizon: int, seasons: tuple[int, ...]) -> Window:
+    """Scale contexts and make the simple forecasts that the model mixes and corrects.
+
+    The guesses are: the last value; for each season m > 1 the value one season ago (seasonal naive) and the level plus the
+    mean deviation of that phase from a moving average over m steps (classical decomposition).
+
+    Args:
+        past: the last L values before the origin, NaN where missing, at least one observed per row, float64, [B, L].
+        horizon: steps H to forecast.
+        seasons: steps per season, the most important one first.
+
+    Returns:
+        The window; it depends on nothing but the arguments.
+    """
+    (B, L), seen = past.shape, np.isfinite(past)
+    last = past[np.arange(B), L - 1 - seen[:, ::-1].argmax(1)]
+    guesses, adjusted, level = [np.broadcast_to(last[:, None], (B, horizon))], past, last
+    for m in reversed([m for m in seasons if m > 1]):
+        profile = phases(past, m)  # [B, m], of the steps that follow the origin; NaN where unknown
+        ahead = np.resize(np.arange(m), horizon)
+        adjusted = past - np.nan_to_num(profile[:, (np.arange(L) - L) % m])
+        level = _recent(adjusted, max(1, m // 4))
+        guesses[1:1] = [phase_values(past, m)[:, ahead], level[:, None] + profile[:, ahead]]
+    distance = _mean(np.abs(past - level[:, None]))
+    scale = np.where(distance > 1e-9 * np.abs(level), distance, np.maximum(np.abs(level), 1e-9))
+    stacked = (np.stack(guesses, -1) - level[:, None, None]) / scale[:, None, None]
+    scaled = [np.nan_to_num((v - level[:, None]) / scale[:, None]) for v in (past, adjusted)]
+    return Window(
+        np.stack([*scaled, seen], -1).astype(np.float32),
+        np.nan_to_num(stacked).astype(np.float32),
+        np.isfinite(stacked).astype(np.float32),
+        level,
+        scale,
+    )
+
+
+def phase_values(past: NDArray, m: int) -> NDArray:
+    """The newest observed value of each phase of the season; phase 0 follows the origin. [B, m], NaN where there is none."""
+    grid = _cycles(past, m)[:, ::-1]
+    return np.take_along_axis(grid, np.isfinite(grid).argmax(1)[:, None], 1)[:, 0]
+
+
+def phases(past: NDArray, m: int) -> NDArray:
+    """Mean deviation of each phase from a centred moving average over m steps; phase 0 follows the origin. [B, m]."""
+    L, half, seen = past.shape[1], m // 2, np.isfinite(past)
+    weight = np.ones(2 * half + 1)
+    if m % 2 == 0:
+        weight[[0, -1]] = 0.5  # the 2 x m average, so that each phase counts once
+    total, count = (_moving(v, weight) for v in (np.nan_to_num(past), seen.astype(float)))  # [B, L]
+    inside = (np.arange(L) >= half) & (np.arange(L) < L - half) & (count > 0.75 * m)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        off = np.where(inside & seen, past - total / count, np.nan)
+    return _mean(_cycles(off, m), 1)
+
+
+def _cycles(v: NDArray, m: int) -> NDArray:
+    """Rows of L steps as whole cycles of m steps that end at the origin, the first one filled up with NaN. [B, L / m, m]."""
+    B, L = v.shape
+    return np.concatenate([np.full((B, -L % m), np.nan), v], 1).reshape(B, -1, m)
+
+
+def _moving(v: NDArray, weight: NDArray) -> NDArray:
+    """Weighted sum of each step's neighbourhood, 0 outside. [B, L]; the weights are equal but for the two ends."""
+    half = len(weight) // 2
+    padded = np.pad(v, ((0, 0), (half + 1, half)))
+    sums = np.cumsum(padded, 1)
+    whole = sums[:, 2 * half + 1 :] - sums[:, : -2 * half - 1]
+    ends = padded[:, 1 : v.shape[1] + 1] + padded[:, 2 * half + 1 :]
+    return whole - (1 - weight[0]) * ends
+
+
+def _recent(v: NDArray, n: int) -> NDArray:
+    """Mean of the n newest observed values of each row. [B]."""
+    newest = np.cumsum(np.isfinite(v)[:, ::-1], 1)[:, ::-1] <= n
+    return _mean(np.where(newest, v, np.nan))
+
+
+def _mean(v: NDArray, axis: int = -1) -> NDArray:
+    """Mean of what is observed, NaN where nothing is."""
+    seen = np.isfinite(v)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(seen, v, 0).sum(axis) / seen.sum(axis)

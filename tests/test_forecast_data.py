@@ -1,0 +1,248 @@
+"""Laws of frames, frequencies and panels. pandas' own calendar is the judge of ours."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from longshort.apps.forecast.data import Columns, Panel, read
+from longshort.apps.forecast.freq import infer, parse
+
+CALENDARS = [
+    "D",
+    "2D",
+    "W-SUN",
+    "W-SAT",
+    "MS",
+    "ME",
+    "2MS",
+    "QS-JAN",
+    "QE-DEC",
+    "YS-JAN",
+    "YE-DEC",
+    "h",
+    "6h",
+    "30min",
+    "15min",
+    "s",
+    "B",
+    "17D",
+]
+
+
+def frame(ds, y=None, name="a"):
+    return pd.DataFrame({"unique_id": name, "ds": ds, "y": np.arange(len(ds), dtype=float) if y is None else y})
+
+
+def only(panel: Panel, columns=None):
+    """What the frame of steps 0..3 of the first series looks like."""
+    s = np.zeros(4, np.int64)
+    return panel.frame(s, {"ds": panel.stamps(s, np.arange(4)), **(columns or {})})
+
+
+@pytest.mark.parametrize("name", CALENDARS)
+@given(start=st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(2090, 1, 1)), n=st.integers(2, 80))
+@settings(max_examples=20, deadline=None)
+def test_calendar_is_that_of_pandas(name, start, n):
+    start = pd.Timestamp(start).floor("s") if name in ("s", "h", "6h", "30min", "15min") else pd.Timestamp(start).normalize()
+    dates = pd.date_range(start, periods=n, freq=name).to_numpy().astype("M8[us]")
+    freq, k = parse(name), np.arange(n)
+    first = np.repeat(dates[:1], n)
+    assert (freq.stamps(first, k) == dates).all()
+    position, on_grid = freq.positions(dates, first)
+    assert on_grid.all()
+    assert (position == k).all()
+    assert not freq.misfit(dates).any()
+    assert parse(freq.name) == freq
+
+
+@pytest.mark.parametrize("name", CALENDARS)
+def test_inferred_frequency_goes_on_as_pandas_does(name):
+    dates = pd.date_range("2020-01-01", periods=60, freq=name).to_numpy().astype("M8[us]")
+    kept = np.r_[0:20, 23:49]  # with a gap
+    freq = infer(dates[kept], np.zeros(len(kept), int))
+    assert (freq.stamps(np.repeat(dates[:1], 60), np.arange(60)) == dates).all()
+    assert freq.season == parse(name).season
+
+
+def test_seasons_by_custom():
+    table = {
+        "YE": 1,
+        "QS": 4,
+        "MS": 12,
+        "2MS": 6,
+        "W": 52,
+        "D": 7,
+        "B": 5,
+        "h": 24,
+        "30min": 48,
+        "15m": 96,
+        "10s": 360,
+        "7h": 1,
+        "3": 1,
+    }
+    assert {k: parse(k).season for k in table} == table
+
+
+def test_names_of_pandas_and_polars():
+    assert parse("1mo") == parse("M")
+    assert parse("15m") == parse("15min") == parse("15T")
+    assert parse(3) == parse("3")
+    for bad in ("fortnight", "", "0D", "W-XYZ", "D-MON", "-1"):
+        with pytest.raises(ValueError, match=r"freq .* is unknown\. Write a whole number"):
+            parse(bad)
+    for bad in (None, True, 1.5):
+        with pytest.raises(TypeError, match="freq must be text"):
+            parse(bad)
+
+
+GOOD = frame(pd.date_range("2020-01-01", periods=4))
+DAYS = list(GOOD.ds)
+BERLIN, UTC = dt.timezone(dt.timedelta(hours=1)), dt.UTC
+WRONG = {
+    "no y": (GOOD.drop(columns="y"), "missing: y, found: unique_id, ds"),
+    "more columns": (GOOD.assign(price=1, shop=2), "unknown columns: price, shop"),
+    "empty": (GOOD.iloc[:0], "at least one row, got an empty frame"),
+    "twice": (frame([1, 2, 2, 3]), r"series 'a', row 2 \(ds 2\) repeats the time stamp of row 1"),
+    "text y": (frame([1, 2], ["1.5", "x"]), r"series 'a', row 0 \(ds 1\) has y = '1.5', which is no number"),
+    "bool y": (frame([1, 2], [True, False]), "has y = True, which is no number"),
+    "infinite": (frame([1, 2, 3], [0, np.inf, -np.inf]), r"row 1 \(ds 2\) has y = inf.*\(and 1 more row like it\)"),
+    "all missing": (pd.concat([GOOD, frame(DAYS, np.nan, "b")], ignore_index=True), "series 'b', row 4 .* every y is missing"),
+    "id missing": (GOOD.assign(unique_id=["a", None, "a", "a"]), r"row 1 .* has no unique_id"),
+    "id nan": (GOOD.assign(unique_id=[1.0, 1.0, np.nan, 1.0]), r"row 2 .* has no unique_id"),
+    "id empty": (GOOD.assign(unique_id=["a", "", "a", "a"]), r"row 1 .* has no unique_id"),
+    "ids of two kinds": (GOOD.assign(unique_id=["a", "a", 3, 3]), "unique_id must be of one kind to be sorted, got int and str"),
+    "no ds": (GOOD.assign(ds=[*DAYS[:3], pd.NaT]), r"row 3 .* has no ds"),
+    "float ds": (frame([1.0, 2.0]), "ds must hold whole numbers or time stamps, got a column of Float64"),
+    "text ds": (frame(["1", "2"]), r"series 'a', row 0 \(ds 1\) is no time stamp"),
+    "no such day": (frame(["2024-02-28", "2024-02-30"]), r"row 1 \(ds 2024-02-30\) is no date"),
+    "two zones": (frame([dt.datetime(2020, 1, 1, tzinfo=UTC), dt.datetime(2020, 1, 2, tzinfo=BERLIN)]), "column of mixed time zones"),
+    "off the grid": (frame([*DAYS, pd.Timestamp("2020-01-05 01:00")]), r"row 4 .* is not on the grid of step 'D'"),
+    "far away": (frame([*DAYS, pd.Timestamp("2200-01-01")]), r"row 0 .* 5 rows that spans 65745 steps of 'D'"),
+    "one stamp": (frame([7]), "freq cannot be inferred: no series has two time stamps"),
+}  # fmt: skip
+
+
+NOT_POLARS = {"two zones", "ids of two kinds"}  # polars has no such columns
+
+
+@pytest.mark.parametrize(
+    ("case", "to"), [(k, pd.DataFrame) for k in WRONG] + [(k, pl.from_pandas) for k in WRONG if k not in NOT_POLARS]
+)
+def test_bad_input_is_named(case, to):
+    bad, message = WRONG[case]
+    bad = to(bad)
+    with pytest.raises(ValueError, match=message):
+        read(bad)
+
+
+def test_wrong_frequency_is_named():
+    with pytest.raises(ValueError, match="freq 'D' does not fit ds, which holds whole numbers"):
+        read(frame([1, 2]), "D")
+    with pytest.raises(ValueError, match="freq '1' does not fit ds, which holds time stamps"):
+        read(GOOD, 1)
+    with pytest.raises(ValueError, match=r"row 0 .* does not fit freq 'W-SAT'.*3 more rows"):
+        read(frame(pd.date_range("2020-01-05", periods=4, freq="W")), "W-SAT")
+    with pytest.raises(ValueError, match=r"row 1 .* does not fit freq 'MS'"):
+        read(frame(pd.to_datetime(["2020-01-01", "2020-02-02"])), "MS")
+
+
+def test_source_is_named(tmp_path):
+    with pytest.raises(TypeError, match=r"pandas or polars DataFrame .* got LazyFrame\. A lazy frame must be collected"):
+        read(pl.from_pandas(GOOD).lazy())
+    with pytest.raises(TypeError, match="got int"):
+        read(3)
+    with pytest.raises(FileNotFoundError, match=r"x\.csv' does not exist"):
+        read(tmp_path / "x.csv")
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(ValueError, match=r"must end in \.csv or \.parquet"):
+        read(tmp_path / "x.txt")
+
+
+def test_gaps_are_missing_values_and_order_does_not_matter():
+    table = pd.concat([frame([3, 1, 7, 5], [30.0, 10.0, 70.0, None], "b"), frame([2, 4], [1, 2], "a")]).sample(
+        frac=1, random_state=0
+    )
+    panel = read(table)
+    assert panel.ids.to_list() == ["a", "b"]
+    assert panel.freq.name == "2"
+    np.testing.assert_array_equal(panel.y, [1, 2, 10, 30, np.nan, 70])
+    np.testing.assert_array_equal(panel.lengths, [2, 4])
+    np.testing.assert_array_equal(panel.observed(), [2, 3])
+    np.testing.assert_array_equal(panel.history(1, 2), [10, 30])
+    window = panel.window(np.array([1, 0]), np.array([-1, 1]), 4)
+    np.testing.assert_array_equal(window, [[np.nan, 10, 30, np.nan], [2, np.nan, np.nan, np.nan]])
+    head = panel.head(np.array([1, 3]))
+    np.testing.assert_array_equal(head.y, [1, 10, 30, np.nan])
+    np.testing.assert_array_equal(head.offset, [0, 1, 4])
+    assert head.checksum != panel.checksum == read(table.sample(frac=1, random_state=1)).checksum
+
+
+def test_files_are_read_as_frames_are(tmp_path):
+    table = pd.concat([frame(DAYS, [1.5, None, 3, 4], "NA"), frame(DAYS, name="x")], ignore_index=True)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table.to_parquet(tmp_path / "t.parquet")
+    panels = [read(table), read(tmp_path / "t.csv"), read(str(tmp_path / "t.parquet"))]
+    assert len({p.checksum for p in panels}) == 1
+    assert panels[1].ids.to_list() == ["NA", "x"]
+
+
+DTYPES = {
+    "pandas ns": frame(pd.date_range("2020-01-01", periods=4).astype("M8[ns]")),
+    "pandas Berlin, days over the change to summer time": frame(pd.date_range("2020-03-28", periods=4, tz="Europe/Berlin")),
+    "pandas Berlin, hours over the change to summer time": frame(
+        pd.date_range("2020-03-29", periods=4, freq="h", tz="Europe/Berlin")
+    ),
+    "pandas int32": frame(np.arange(4, dtype=np.int32)),
+    "pandas categorical id": GOOD.assign(unique_id=pd.Categorical(["a"] * 4)),
+    "pandas odd index": GOOD.set_index(pd.Index([5, 5, 1, 0])),
+    "polars date": pl.DataFrame({"unique_id": [7] * 4, "ds": [d.date() for d in DAYS], "y": [1, 2, 3, 4]}),
+    "polars zone": pl.from_pandas(frame(pd.date_range("2020-03-28", periods=4, tz="Europe/Berlin"))),
+}
+
+
+@pytest.mark.parametrize("case", DTYPES)
+def test_what_comes_out_is_what_went_in(case):
+    table = DTYPES[case]
+    out = only(read(table), {"y": np.arange(4.0)})
+    assert type(out) is type(table)
+    a, b = nw.from_native(table), nw.from_native(out)
+    assert {k: a.schema[k] for k in ("unique_id", "ds")} == {k: b.schema[k] for k in ("unique_id", "ds")}
+    assert a["ds"].to_list() == b["ds"].to_list()
+    assert a["unique_id"].to_list() == b["unique_id"].to_list()
+
+
+def test_other_column_names():
+    names = Columns("shop", "day", "sales")
+    panel = read(GOOD.set_axis(list(names), axis=1), columns=names)
+    assert list(panel.frame(np.zeros(1, np.int64), {"day": panel.start}).columns) == ["shop", "day"]
+    with pytest.raises(ValueError, match=r"missing: shop, day, sales.*id_col="):
+        read(GOOD, columns=names)
+
+
+def test_text_dates_become_time_stamps():
+    panel = read(frame(["2020-01", "2020-02", "2020-03-01 00:00"]))
+    assert panel.freq.name == "MS"
+    assert only(panel).ds.iloc[-1] == pd.Timestamp("2020-04-01")
+
+
+def test_data_preparation_needs_neither_torch_nor_a_frame_library():
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'pandas', 'polars', 'matplotlib'): sys.modules[name] = None\n"
+        "from longshort.apps.forecast import data, freq, metrics, window\n"
+        "import numpy as np\n"
+        "print(window.encode(np.arange(24.)[None], 3, (12,)).guesses.shape)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=60)
+    assert out.stdout.strip() == "(1, 3, 3)", out.stderr

@@ -1,0 +1,136 @@
+"""Laws of what a model sees of one origin, and of the scores."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from longshort.apps.forecast import metrics
+from longshort.apps.forecast.window import encode, kinds, phase_values, phases
+
+NAN = np.nan
+
+
+def walk(seed: int, *shape: int, holes: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    y = rng.normal(size=shape).cumsum(-1)
+    y[rng.random(shape) < holes] = NAN
+    y[..., -2:] = rng.normal(size=(*shape[:-1], 2))
+    return y
+
+
+@pytest.mark.parametrize("seasons", [(1,), (4,), (7,), (5, 15)])
+@given(seed=st.integers(0, 10**6), a=st.floats(0.01, 1000), b=st.floats(-1000, 1000))
+@settings(max_examples=20, deadline=None)
+def test_scale_and_level_of_the_data_do_not_matter(seasons, seed, a, b):
+    y = walk(seed, 3, 30, holes=0.1)
+    one, two = encode(y, 6, seasons), encode(a * y + b, 6, seasons)
+    assert one.guesses.shape == (3, 6, kinds(seasons))
+    for v, w in zip(one[:3], two[:3], strict=True):
+        np.testing.assert_allclose(v, w, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(two.scale, a * one.scale, rtol=1e-6)
+    np.testing.assert_allclose(two.level, a * one.level + b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("m", [2, 3, 7, 12])
+@pytest.mark.parametrize("horizon", [1, 5, 30])
+def test_a_pure_season_is_guessed_exactly(m, horizon):
+    t, shape = np.arange(4 * m + 1), np.random.default_rng(m).normal(size=m)
+    shape -= shape.mean()
+    window = encode(100 + shape[t % m][None], horizon, (m,))
+    future = 100 + shape[np.arange(t[-1] + 1, t[-1] + 1 + horizon) % m]
+    for k in (1, 2):  # seasonal naive, level plus phase
+        np.testing.assert_allclose(window.guesses[0, :, k] * window.scale[0] + window.level[0], future, rtol=1e-5)
+    assert window.known.all()
+
+
+def test_what_is_missing_is_marked_and_guesses_nothing():
+    y = np.full((2, 8), NAN)
+    y[0, -1], y[1, -3:] = 5.0, [1.0, NAN, 2.0]
+    window = encode(y, 3, (4,))
+    np.testing.assert_array_equal(window.past[..., 2], np.isfinite(y))
+    assert not window.past[~np.isfinite(y)].any()
+    np.testing.assert_array_equal(window.known[0], [[1, 0, 0]] * 3)
+    np.testing.assert_array_equal(window.known[1, :, 1], [0, 1, 0])
+    assert all(np.isfinite(v).all() for v in window)
+    assert (window.scale > 0).all()
+
+
+def test_rows_do_not_see_each_other():
+    y = walk(1, 5, 40, holes=0.2)
+    together = encode(y, 6, (7,))
+    for k in range(5):
+        for v, w in zip(together, encode(y[k : k + 1], 6, (7,)), strict=True):
+            np.testing.assert_array_equal(v[k], w[0])
+
+
+def test_newest_value_of_each_phase():
+    y = np.array([[1.0, 2, 3, 4, NAN, 6, 7]])  # phase 0 follows the origin: 1, 4, 7 are phase 2 of m = 3
+    np.testing.assert_array_equal(phase_values(y, 3), [[2, 6, 7]])
+    np.testing.assert_array_equal(phase_values(y[:, 3:], 3), [[NAN, 6, 7]])
+
+
+@pytest.mark.parametrize("m", [4, 5])
+def test_phases_by_definition(m):
+    y = walk(3, 1, 23, holes=0.0)[0]
+    half, off = m // 2, {p: [] for p in range(m)}
+    for t in range(half, 23 - half):
+        near = y[t - half : t + half + 1]
+        mean = near.mean() if m % 2 else (near[1:-1].sum() + (near[0] + near[-1]) / 2) / m
+        off[(t - 23) % m].append(y[t] - mean)
+    np.testing.assert_allclose(phases(y[None], m)[0], [np.mean(off[p]) for p in range(m)])
+
+
+def test_scores_of_a_case_worked_by_hand():
+    past, y, f = np.array([1.0, 3, 2, 6]), np.array([[5.0, 7]]), np.array([[4.0, 10]])
+    assert metrics.naive_error(past, 1) == pytest.approx((2 + 1 + 4) / 3)
+    assert metrics.naive_error(past, 2) == pytest.approx((1 + 3) / 2)
+    assert metrics.mase(y, f, np.array([2.0])) == pytest.approx((1 + 3) / 2 / 2)
+    assert metrics.smape(y, f) == pytest.approx(100 * (1 / 4.5 + 3 / 8.5) / 2)
+    q = np.stack([f - 2, f, f + 2], -1)  # at 0.1, 0.5, 0.9: off by (3, -1), (1, -3), (-1, -5)
+    by_level = [2 * (0.1 * 3 + 0.9 * 1) / 12, 2 * (0.5 + 1.5) / 12, 2 * (0.1 * 1 + 0.1 * 5) / 12]
+    assert metrics.wql(y, q, np.array([0.1, 0.5, 0.9])) == pytest.approx(np.mean(by_level))
+    assert metrics.coverage(y, q[..., 0], q[..., 2]) == 0.5
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_scores_beside_plain_loops(seed):
+    """An independent implementation, one number at a time, with missing truth."""
+    rng = np.random.default_rng(seed)
+    y, f, scale = rng.normal(size=(4, 5)) + 3, rng.normal(size=(4, 5)), rng.random(4) + 0.1
+    y[rng.random((4, 5)) < 0.2], y[3], scale[2] = NAN, NAN, 0.0
+    y[:3, 0] = 1.0
+    levels = np.array([0.1, 0.5, 0.9])
+    q = np.sort(rng.normal(size=(4, 5, 3)), -1)
+    seen = [[k for k in range(5) if not math.isnan(y[b, k])] for b in range(4)]
+    error = [sum(abs(y[b, k] - f[b, k]) for k in seen[b]) / len(seen[b]) for b in range(3)]
+    assert metrics.mase(y, f, scale) == pytest.approx((error[0] / scale[0] + error[1] / scale[1]) / 2)
+    ratio = [sum(200 * abs(y[b, k] - f[b, k]) / (abs(y[b, k]) + abs(f[b, k])) for k in seen[b]) / len(seen[b]) for b in range(3)]
+    assert metrics.smape(y, f) == pytest.approx(sum(ratio) / 3)
+    loss, size, inside, count = [0.0, 0.0, 0.0], 0.0, 0, 0
+    for b in range(4):
+        for k in seen[b]:
+            size, count = size + abs(y[b, k]), count + 1
+            inside += q[b, k, 0] <= y[b, k] <= q[b, k, 2]
+            for j in range(3):
+                off = y[b, k] - q[b, k, j]
+                loss[j] += levels[j] * off if off >= 0 else (levels[j] - 1) * off
+    assert metrics.wql(y, q, levels) == pytest.approx(sum(2 * x / size for x in loss) / 3)
+    assert metrics.coverage(y, q[..., 0], q[..., 2]) == pytest.approx(inside / count)
+
+
+def test_scores_of_nothing_are_nan():
+    y = np.full((1, 2), NAN)
+    f = np.zeros((1, 2))
+    assert math.isnan(metrics.mase(y, f, np.ones(1)))
+    assert math.isnan(metrics.mase(f, f, np.zeros(1)))
+    assert math.isnan(metrics.smape(y, f))
+    assert metrics.smape(f, f) == 0
+    assert math.isnan(metrics.wql(y, f[..., None], np.array([0.5])))
+    assert math.isnan(metrics.coverage(y, f, f))
+    assert math.isnan(metrics.naive_error(np.array([1.0]), 1))
