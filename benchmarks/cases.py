@@ -183,6 +183,7 @@ TARGETS = (
     Target("ragged", "torch", 5, 10),
 )
 
-PEAK_SIZES = (512, 1024, 1536)  # n of the n x n products whose best is the matrix peak of a round
+PEAK_SIZES = (512, 1024, 1536)  # n of the n x n products of which the best counts
 SAMPLE_SECONDS = 0.02  # a round repeats a short case until it lasts this long
 ROUNDS, QUICK_ROUNDS = 15, 3
+BUSY = 0.1  # share of the cores that others may take; beyond it a run is not kept

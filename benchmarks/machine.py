@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from longshort.engine import cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
@@ -32,11 +35,29 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],  # before anything is timed
         "caches": caches,
         "flags": [f for f in FLAGS if f in have],
-        "LONGSHORT_CPU": os.environ.get("LONGSHORT_CPU"),
+        "instruction set": cpu.native.isa() if cpu.native is not None else None,  # of our kernels; LONGSHORT_CPU caps it
     }
+
+
+class Others:
+    """How much of the machine other programs use while this one measures, from creation on."""
+
+    def __init__(self) -> None:
+        self.start = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        stat = Path("/proc/stat")
+        ticks = [int(v) for v in stat.read_text().split("\n", 1)[0].split()[1:8]] if stat.exists() else [0] * 7
+        busy = sum(ticks) - ticks[3] - ticks[4]  # all but idle and iowait
+        return time.monotonic(), busy / os.sysconf("SC_CLK_TCK"), time.process_time()
+
+    def share(self) -> float:
+        """Of all cores' time since then, 0 to 1; 0 where the system does not say."""
+        wall, busy, own = (b - a for a, b in zip(self.start, self._now(), strict=True))
+        return max(0.0, busy - own) / (wall * (os.cpu_count() or 1)) if wall else 0.0
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cyclopts import App
 from rich.console import Console
 
 from benchmarks.cases import (
+    BUSY,
     PEAK_SIZES,
     QUICK_ROUNDS,
     ROUNDS,
@@ -27,10 +29,11 @@ from benchmarks.cases import (
     quick_cases,
 )
 from benchmarks.check import check, failures
-from benchmarks.machine import ROOT, commit, machine, versions
+from benchmarks.machine import ROOT, Others, commit, machine, versions
 from benchmarks.rivals import Data, build
 from benchmarks.stats import geomean, paired, spread
 from benchmarks.table import console_tables
+from longshort.engine import cpu
 
 app = App(name="benchmarks.run", help=__doc__)
 console = Console(width=150)
@@ -44,15 +47,12 @@ def engine(*, rounds: int | None = None, only: str = "", quick: bool = False, ou
         rounds: how often each contestant of a case is timed, in turn with its rivals.
         only: a regular expression; only the cases whose names it finds run.
         quick: the cheapest case of each block and variant, few rounds.
-        out: folder of the JSON; benchmarks/results for a full run, out/ (not committed) for a part.
+        out: folder of the JSON; benchmarks/results for a full run on a quiet machine, else out/ (not committed).
     """
     cases = [c for c in (quick_cases() if quick else all_cases()) if re.search(only, c.name)]
     if not cases:
         raise SystemExit(f"--only must match a case, got {only!r}. Cases: {', '.join(c.name for c in all_cases())}")
     rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
-    where = machine()
-    if where["load"] > where["cores"] / 4:
-        console.print(f"[yellow]busy[/yellow]: load {where['load']:.1f} on {where['cores']} cores; expect noise")
     checked, wrong = {}, 0
     for case in cases:
         checked[case] = worst = check(case)
@@ -63,19 +63,20 @@ def engine(*, rounds: int | None = None, only: str = "", quick: bool = False, ou
         raise SystemExit(1)
     console.print(f"checked {len(cases)} cases: outputs and gradients of all contestants are within the error budget")
 
-    rows = []
+    rows, others = [], Others()
     for case in cases:
         rows.append(row := {**measure(case, rounds), "strain": {k: share for k, (_, share) in checked[case].items()}})
         said = (f"{k} {v['ms']['median']:.3f} ms" for k, v in row["contestants"].items())
         console.print(f"{case.name}: {', '.join(said)}; {row['contestants']['ours']['how']}", highlight=False)
-    partial = quick or bool(only)
-    path = (out or ROOT / ("out" if partial else "benchmarks/results")).resolve()
-    result = report(rows, rounds, partial, where)
+    part, result = quick or bool(only), report(rows, rounds, quick or bool(only), machine(), others.share())
+    path = (out or ROOT / ("out" if part or result["others"] > BUSY else "benchmarks/results")).resolve()
     path.mkdir(parents=True, exist_ok=True)
     file = path / f"engine-{result['date'][:10]}-{result['commit']}.json"
     file.write_text(json.dumps(result, indent=1) + "\n")
     for table in console_tables(result):
         console.print(table)
+    if result["others"] > BUSY:
+        console.print(f"[red]busy[/red]: other programs used {result['others']:.0%} of the cores; these ratios prove nothing")
     console.print(f"wrote {file.relative_to(ROOT) if file.is_relative_to(ROOT) else file}", highlight=False)
 
 
@@ -85,13 +86,15 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     runs = {who: build(who, case, data) for who in ("ours", *case.rivals)}
     repeats = {who: calibrate(run.call) for who, run in runs.items()}
     seconds: dict[str, list[float]] = {who: [] for who in runs}
-    peak, peaks = matrix_peak(torch.bfloat16 if case.bf16 else torch.float32), []
+    peaks = matrix_peaks(torch.bfloat16 if case.bf16 else torch.float32)
+    reached: dict[str, list[float]] = {name: [] for name in peaks}
     gc.collect()
     for _ in range(rounds):
         for who, run in runs.items():
             seconds[who].append(sample(run.call, repeats[who]))
-        peaks.append(peak())
-    flop = case.flop(data.steps(case))
+        for name, peak in peaks.items():
+            reached[name].append(peak())
+    flop, best = case.flop(data.steps(case)), [max(round_) for round_ in zip(*reached.values(), strict=True)]
     contestants = {}
     for who, run in runs.items():
         work = Case(case.block, case.shape).flop(data.steps(case)) if who == "plain" else flop
@@ -100,7 +103,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
             "repeats": repeats[who],
             "ms": spread([1e3 * s for s in seconds[who]]),
             "gflops": spread([work / s / 1e9 for s in seconds[who]]),
-            "share": spread([work / s / p for s, p in zip(seconds[who], peaks, strict=True)]),
+            "share": spread([work / s / p for s, p in zip(seconds[who], best, strict=True)]),
         }
     return {
         "name": case.name,
@@ -109,7 +112,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         "cell": repr(case.cell),
         **case.shape._asdict(),
         "flop": flop,
-        "peak": spread([p / 1e9 for p in peaks]),
+        "peak_gflops": {name: spread([p / 1e9 for p in each]) for name, each in reached.items()},
         "contestants": contestants,
         "ratios": {who: spread(ratios(who, seconds[who], seconds["ours"])) for who in case.rivals},
     }
@@ -140,17 +143,21 @@ def calibrate(call: Callable[[], object]) -> int:
     return repeats
 
 
-def matrix_peak(dtype: torch.dtype) -> Callable[[], float]:
-    """A function that measures what this machine's matrix product reaches now, in FLOP/s: the best of several sizes."""
+def matrix_peaks(dtype: torch.dtype) -> dict[str, Callable[[], float]]:
+    """What this machine's matrix product reaches now, in FLOP/s: torch.mm at its best size, and our own kernel in the cache."""
     squares = [tuple(torch.randn(n, n).to(dtype) for _ in range(3)) for n in PEAK_SIZES]
+    peaks: dict[str, Callable[[], float]] = {
+        "torch.mm": lambda: max(2 * len(a) ** 3 / sample(partial(torch.mm, a, b, out=y), 1) for a, b, y in squares)
+    }
+    if (native := cpu.native) is not None:
+        kind, threads = cpu.TYPES[dtype], torch.get_num_threads()
+        rounds = calibrate(partial(native.peak, kind, 1, threads))
+        flop = native.peak(kind, rounds, threads)
+        peaks["our kernel"] = lambda: flop / sample(partial(native.peak, kind, rounds, threads), 1)
+    return peaks
 
-    def peak() -> float:
-        return max(2 * len(a) ** 3 / sample(lambda a=a, b=b, y=y: torch.mm(a, b, out=y), 1) for a, b, y in squares)  # type: ignore[misc]
 
-    return peak
-
-
-def report(rows: list[dict[str, Any]], rounds: int, partial: bool, where: dict[str, Any]) -> dict[str, Any]:
+def report(rows: list[dict[str, Any]], rounds: int, part: bool, where: dict[str, Any], others: float) -> dict[str, Any]:
     """What the JSON holds."""
     hash_, dirty = commit()
     return {
@@ -158,8 +165,9 @@ def report(rows: list[dict[str, Any]], rounds: int, partial: bool, where: dict[s
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": hash_,
         "dirty": dirty,
-        "partial": partial,
+        "partial": part,
         "rounds": rounds,
+        "others": round(others, 3),  # share of all cores' time that other programs took while this was measured
         "machine": where,
         "versions": versions(),
         "targets": [judge(t, rows, where) for t in TARGETS if any(r["block"] == t.block for r in rows)],

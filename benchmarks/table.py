@@ -92,10 +92,11 @@ def markdown(result: dict[str, Any]) -> str:
     where, has = result["machine"], result["versions"]
     flags = [f for f in where["flags"] if f.startswith(("avx512f", "avx512_bf16", "amx", "asimd"))]
     lines = [
-        f"{where['cpu']}, {where['cores']} cores, {where['threads']} threads ({', '.join(flags) or 'avx2'}); "
+        f"{where['cpu']} ({where['family-model-stepping']}; {', '.join(flags) or 'avx2'}), {where['cores']} cores, "
+        f"{where['threads']} threads, our kernels: {where['instruction set'] or 'not built'}; "
         f"Python {has['python']}, torch {has['torch']}, ONNX Runtime {has['onnxruntime']}; "
         f"commit {result['commit']}{' with changes' if result['dirty'] else ''}, {result['date'][:10]}; "
-        f"medians of {result['rounds']} interleaved rounds.",
+        f"medians of {result['rounds']} interleaved rounds, other programs took {result['others']:.0%} of the cores.",
         "",
         *_grid(TARGET_HEAD, target_rows(result)),
     ]

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,7 @@ def result():
     from benchmarks.machine import machine
 
     cases = [Case("infer", TINY), Case("variant", TINY, "peephole")]
-    return report([{**measure(c, 2), "strain": {}} for c in cases], 2, False, machine())
+    return report([{**measure(c, 2), "strain": {}} for c in cases], 2, False, machine(), 0.0)
 
 
 def test_the_table_is_generated_once_and_stays(result, tmp_path):
@@ -236,6 +237,36 @@ def test_a_quick_run_in_a_process_of_its_own(tmp_path):
     for c in case["contestants"].values():
         assert 0 < c["ms"]["min"] <= c["ms"]["q1"] <= c["ms"]["median"] <= c["ms"]["q3"] <= c["ms"]["max"]
     assert {(t["rival"], t["least"], t["aim"]) for t in said["targets"]} == {("torch", 8, 15), ("onnxruntime", 1, 1.5)}
+
+
+def test_others_are_seen_and_we_are_not_among_them():
+    from benchmarks.machine import Others
+
+    others, before, stop = Others(), time.process_time(), time.monotonic() + 0.5
+    while time.monotonic() < stop:
+        pass
+    own = time.process_time() - before
+    calm = others.share()
+    busy = Others()
+    subprocess.run(
+        [sys.executable, "-c", "import time; t = time.process_time() + 0.4\nwhile time.process_time() < t: pass"], check=True
+    )
+    cores = os.cpu_count() or 1
+    assert 0 <= calm <= 1.05 - own / (time.monotonic() - stop + 0.5) / cores
+    assert busy.share() > 0.2 / cores
+
+
+def test_a_run_on_a_busy_machine_is_not_kept(monkeypatch, tmp_path, capsys):
+    from benchmarks import run
+
+    monkeypatch.setattr(run, "all_cases", lambda: [Case("infer", TINY)])
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    for share, folder in ((0.5, "out"), (0.01, "benchmarks/results")):
+        monkeypatch.setattr(run.Others, "share", lambda _, share=share: share)
+        run.engine(rounds=1)
+        (file,) = (tmp_path / folder).iterdir()
+        assert json.loads(file.read_text())["others"] == share
+        assert ("other programs used 50% of the cores" in capsys.readouterr().out) == (share == 0.5)
 
 
 def test_an_unknown_pattern_lists_the_cases():
