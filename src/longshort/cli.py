@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 import longshort
 
@@ -34,13 +34,14 @@ app = App(
     version=f"longshort {longshort.__version__}",
     help="The LSTM, finished: train models, judge them, use them.",
     help_epilogue=EXAMPLES,
-    error_formatter=lambda e: _said(e),
     suppress_keyboard_interrupt=False,
 )
 train = App(name="train", help="Train a model on your data and write it as one file.")
 app.command(train)
 for name, doc in APPS.items():
     train.command(f"longshort.apps.{name}.cli:train", name=name, help=doc)
+
+WRONG, FAILED = (CycloptsError, ValueError, OSError), (FloatingPointError, ImportError)  # exit codes 2 and 1
 
 
 @app.command
@@ -88,9 +89,7 @@ def run(tokens: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     try:
         try:
-            app(tokens, result_action="return_value")
-        except SystemExit as e:  # of the parser
-            return e.code if isinstance(e.code, int) else 0
+            app(tokens, result_action="return_value", print_error=False, exit_on_error=False)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -100,11 +99,11 @@ def run(tokens: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as e:
         print(str(e) or "stopped", file=sys.stderr)
         return 128 + getattr(e, "signum", 2)
-    except (ValueError, OSError, FloatingPointError, ImportError) as e:  # anything else is a bug of ours: show where
+    except (*WRONG, *FAILED) as e:  # anything else is a bug of ours: show where
         if os.environ.get("LONGSHORT_TRACEBACK"):
             raise
         print(_said(e), file=sys.stderr)
-        return 2 if isinstance(e, ValueError | OSError) else 1
+        return 2 if isinstance(e, WRONG) else 1
     return 0
 
 
