@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, Literal, TypeVar
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from longshort.artefact import FORMAT, ArtefactError, mismatches, prepare, unpack, versions, write
+from longshort.progress import Display
 from longshort.task import Task, move
 
 B = TypeVar("B")
@@ -206,7 +206,7 @@ def train(
             path, lines, progress = None, None, False
         if lines is not None:
             _cut(prepare(lines), run.step)
-        with Display(run.total, run.step) if progress else nullcontext() as display, _Signals() as signals:
+        with Display(run.total, run.step, task.better[0]) if progress else nullcontext() as display, _Signals() as signals:
             _loop(run, path, lines, display, signals)
         return run.result()
 
@@ -437,49 +437,6 @@ class _Run(Generic[B]):
         for count in self.counts.values():
             count.fill_(self.step)
         self.batches = self.task.batches("train", _mix(self.training.seed, 1, self.epoch))
-
-
-class Display:
-    """Progress on standard error: a live line on a terminal, one plain line per score elsewhere."""
-
-    def __init__(self, total: int, step: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self.console, self.shown = Console(stderr=True), 0.0
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
-                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.task = self.bar.add_task("", total=total, completed=step)
-        self.total, self.said, self.begun = total, "", (time.monotonic(), step)
-
-    def __enter__(self) -> Display:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    @property
-    def stale(self) -> bool:
-        """Whether it is time to show something new."""
-        return time.monotonic() - self.shown > 0.2
-
-    def moved(self, step: int, loss: float) -> None:
-        """Show where the run is."""
-        self.bar.update(self.task, completed=step, description=f"loss {loss:.4g}{self.said}")
-        self.shown = time.monotonic()
-
-    def scored(self, line: Mapping[str, Any]) -> None:
-        """Show a score."""
-        scores = "".join(f"  {k} {'-' if v is None else f'{v:.4g}'}" for k, v in line["scores"].items())
-        self.said = scores + ("  best" if line["best"] else "")
-        self.moved(line["step"], line["loss"])
-        if self.bar.disable:
-            now, first = self.begun
-            left = (time.monotonic() - now) / max(line["step"] - first, 1) * (self.total - line["step"])
-            said = f"step {line['step']}/{self.total}  loss {line['loss']:.4g}{self.said}  left {timedelta(seconds=round(left))}"
-            self.console.print(said, highlight=False, soft_wrap=True)
 
 
 class _Signals:
