@@ -16,6 +16,7 @@ from longshort import engine as engines
 from longshort.cell import Cell, State
 from longshort.dilation import Dilation
 from longshort.engine import Call, Tape
+from longshort.stream import Stream
 
 INITS = ("torch", "forget_bias", "chrono:T_MAX", "orthogonal")
 
@@ -170,6 +171,10 @@ class LSTM(nn.Module):
         dilation = max(self.dilation)
         call = Call(x) if dilation == 1 else Call(*Dilation(dilation, *x.shape[:2]).fold_all(x, None, None)[:2])
         return engines.explain(self.cell, call)
+
+    def stream(self, batch: int = 1) -> Stream:
+        """Run one step at a time: `s = lstm.stream(batch); y = s.step(x)`. See `Stream`."""
+        return Stream(self, batch)
 
     def forward(
         self,

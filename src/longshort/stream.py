@@ -1,0 +1,104 @@
+"""`Stream`: an LSTM run one step at a time, as the steps arrive."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from longshort.engine import Call, cpu
+
+if TYPE_CHECKING:
+    from longshort.nn import LSTM
+
+
+class Stream:
+    """B independent streams through all layers of an LSTM, in evaluation mode and without gradients.
+
+    It holds the weights as they are now (packed, where the CPU engine runs it: then a step allocates nothing) and the state.
+    Made by `LSTM.stream(batch)`.
+
+    Args:
+        lstm: a unidirectional LSTM.
+        batch: streams B that advance together.
+
+    Raises:
+        ValueError: the LSTM is bidirectional, or its engine is named and refuses.
+    """
+
+    def __init__(self, lstm: LSTM, batch: int = 1) -> None:
+        if lstm.bidirectional:
+            raise ValueError("a bidirectional LSTM reads its input from the end, so it cannot stream. Take bidirectional=False.")
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise ValueError(f"batch must be a whole number of streams, at least 1, got {batch!r}.")
+        self.batch = batch
+        weight: Tensor = lstm.get_parameter("weight_ih_l0")
+        why = cpu.refuse(lstm.cell, Call(weight.detach()[None]))
+        if max(lstm.dilation) > 1:
+            why = "it keeps one state per layer, and a dilated layer has several."
+        if lstm.engine == "cpu" and why is not None:
+            raise ValueError(f"engine 'cpu' was asked for but refuses: {why} Use engine='auto' to let another run it.")
+        self._native = None
+        if why is None and lstm.engine in ("auto", "cpu"):
+            self._native = cpu.Stream(lstm.cell, [lstm.layer_params(f"_l{k}") for k in range(lstm.num_layers)], batch)
+            self.step = self._native.step  # type: ignore[method-assign]  # one Python frame less
+            return
+        self._lstm = copy.deepcopy(lstm).eval()
+        self._lstm.batch_first = False
+        S, arithmetic = sum(lstm.dilation), torch.float32 if weight.dtype in (torch.bfloat16, torch.float16) else weight.dtype
+        self._h = weight.new_zeros(S, batch, lstm.proj_size or lstm.hidden_size).detach()
+        self._c = weight.new_zeros(S, batch, lstm.hidden_size, dtype=arithmetic).detach()
+
+    @torch.no_grad()
+    def step(self, x: Tensor) -> Tensor:
+        """One step of every layer.
+
+        Args:
+            x: input, [B, I], in the dtype of the weights.
+
+        Returns:
+            The last layer's output, [B, P]. The next step may overwrite it: clone it to keep it.
+
+        Raises:
+            ValueError: x has another shape, dtype or device.
+        """
+        shape = [self.batch, self._lstm.input_size]
+        if list(x.shape) != shape:
+            raise ValueError(f"x must be [B, I] = {shape}, got {list(x.shape)}.")
+        y, (self._h, self._c) = self._lstm(x[None], (self._h, self._c))
+        return y[0]
+
+    @torch.no_grad()
+    def reset(self, rows: Tensor | Sequence[int] | None = None) -> None:
+        """Start streams afresh, with a zero state.
+
+        Args:
+            rows: which streams, as indices or bool [B]; None is all of them.
+        """
+        if self._native is not None:
+            return self._native.reset(rows)
+        for v in (self._h, self._c):
+            v[:, slice(None) if rows is None else rows] = 0
+
+    @property
+    def state(self) -> tuple[Tensor, Tensor]:
+        """(h, c) now, a copy, shaped as the `hx` of `LSTM.forward`; c is float32 where the weights are bfloat16. Can be set."""
+        if self._native is not None:
+            h, c = zip(*self._native.states, strict=True)
+            return torch.stack(h), torch.stack(c)
+        return self._h.clone(), self._c.clone()
+
+    @state.setter
+    def state(self, hx: tuple[Tensor, Tensor]) -> None:
+        for name, new, now in zip("hc", hx, self.state, strict=True):
+            if new.shape != now.shape:
+                raise ValueError(f"state {name} must be {list(now.shape)}, got {list(new.shape)}.")
+        if self._native is not None:
+            for k, state in enumerate(self._native.states):
+                state.h.copy_(hx[0][k])
+                state.c.copy_(hx[1][k])
+        else:
+            self._h, self._c = (new.detach().to(now, copy=True) for new, now in zip(hx, self.state, strict=True))
