@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longshort.apps.forecast import metrics
-from longshort.apps.forecast.window import encode, kinds, phase_values, phases
+from longshort.apps.forecast.window import READ, encode, kinds, phase_values, phases
 
 NAN = np.nan
 
@@ -134,3 +134,13 @@ def test_scores_of_nothing_are_nan():
     assert math.isnan(metrics.wql(y, f[..., None], np.array([0.5])))
     assert math.isnan(metrics.coverage(y, f, f))
     assert math.isnan(metrics.naive_error(np.array([1.0]), 1))
+
+
+def test_guesses_see_further_than_the_lstm_reads():
+    t = np.arange(1200)
+    window = encode(np.sin(2 * np.pi * t / 400)[None], 5, (400,))
+    assert window.past.shape == (1, READ, 3)
+    assert window.known.all()
+    np.testing.assert_allclose(
+        window.guesses[0, :, 1] * window.scale + window.level, np.sin(2 * np.pi * np.arange(5) / 400), atol=1e-6
+    )

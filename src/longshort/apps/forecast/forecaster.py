@@ -191,8 +191,8 @@ class Forecaster:
         """
         from longshort.apps.forecast.plot import plot
 
-        panel = self._panel(df)
-        return plot(panel, tasks.predict(self._fitted, self.config, panel) if forecast is None else forecast, **how)
+        model, panel = self._fitted, self._panel(df)
+        return plot(panel, tasks.predict(model, self.config, panel) if forecast is None else forecast, **how)
 
     def save(self, path: Path | str) -> Path:
         """Write the model to one .safetensors file; the data of `fit` is not in it.
@@ -224,9 +224,9 @@ class Forecaster:
     def from_artefact(cls, artefact: Artefact) -> Self:
         """The forecaster that a file holds."""
         made = cls(config=artefact.config, cell=artefact.cell)
-        made.model = tasks.network(artefact.config, artefact.cell)
-        made.model.load_state_dict(dict(artefact.tensors))
-        made.model.eval()
+        with torch.device("meta"):  # draws nothing
+            made.model = tasks.network(artefact.config, artefact.cell).eval()
+        made.model.load_state_dict(dict(artefact.tensors), assign=True)
         made.scores = tuple(artefact.scores)
         return made
 
@@ -238,13 +238,11 @@ class Forecaster:
 
     def _panel(self, df: Any) -> Panel:
         """A frame as a panel of the frequency of `fit`; None is the data of `fit`."""
-        model_needed = self._fitted
         if df is not None:
             columns = self.panel.columns if self.panel else Columns()
             return read(df, parse(cast(str, self.config.freq)), columns)
         if self.panel is None:
             raise RuntimeError("a loaded Forecaster carries no data. Give it the history: predict(df).")
-        assert model_needed is not None
         return self.panel
 
 

@@ -51,7 +51,7 @@ class Network(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.inner = nn.Linear(P, hidden)
         self.outer = nn.Linear(hidden, guesses + len(levels))
-        nn.init.normal_(self.outer.weight, std=0.01)  # the first forecast is the plain mean of the guesses
+        nn.init.uniform_(self.outer.weight, -0.02, 0.02)  # the first forecast is the plain mean of the guesses
         nn.init.zeros_(self.outer.bias)
 
     def forward(

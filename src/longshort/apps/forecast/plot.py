@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import narwhals as nw
 import numpy as np
@@ -16,6 +16,7 @@ from longshort.apps.forecast.data import Panel
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 LEGEND = ("history", "truth", "LSTM forecast", "seasonal naive")  # the intervals stand before the last
 INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
@@ -57,7 +58,8 @@ def plot(
     frame, c = nw.from_native(forecast, eager_only=True), panel.columns
     known = panel.ids.to_list()
     chosen = list(dict.fromkeys(frame[c.id].to_list()))[:4] if ids is None else list(ids)
-    figure = Figure(figsize=(11, 1.4 + 4 * len(chosen)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(11, 5.4 if len(chosen) == 1 else 1.2 + 2.8 * len(chosen)), dpi=150, layout="constrained")
+    cast("ConstrainedLayoutEngine", figure.get_layout_engine()).set(w_pad=0.12, h_pad=0.12, hspace=0.03)
     axes = figure.subplots(len(chosen), 1, squeeze=False)[:, 0]
     for axis, name in zip(axes, chosen, strict=True):
         rows = frame.filter(frame[c.id] == name)
@@ -77,12 +79,12 @@ def plot(
     top, up = axes[0], 16 if len(chosen) > 1 else 0
     what = title or f"Forecast of {chosen[0] if len(chosen) == 1 else f'{len(chosen)} series'}"
     for text, points, style in (
-        (what, 44, {"color": INK, "size": 15, "weight": "bold"}),
+        (what, 44 if subtitle else 27, {"color": INK, "size": 15, "weight": "bold"}),
         (subtitle, 27, {"color": FAINT, "size": 10}),
     ):
         if text:
             top.annotate(text, (0, 1), (0, points + up), "axes fraction", "offset points", **style)
-    top.legend(lines.values(), lines.keys(), loc="lower left", bbox_to_anchor=(-0.005, 1.005 + up / 300), ncols=len(lines),
+    top.legend(lines.values(), lines.keys(), loc="lower left", bbox_to_anchor=(-0.005, 1.005 + up / 200), ncols=len(lines),
                frameon=False, labelcolor=INK, fontsize=9.5, handlelength=1.6, columnspacing=1.6, borderaxespad=0)  # fmt: skip
     if path is not None:
         figure.savefig(path)
@@ -104,12 +106,12 @@ def _draw(axis: Axes, panel: Panel, s: int, rows: nw.DataFrame[Any], history: in
     if "SeasonalNaive" in rows.columns:
         axis.plot(ds, rows["SeasonalNaive"].to_numpy(), color=BASELINE, lw=1.2, ls=(0, (4, 2)), label="seasonal naive", zorder=2)
     if np.isfinite(truth).any():
-        axis.plot(ds, truth, color=INK, ls="", marker="o", ms=2.6, mew=0, alpha=0.75, label="truth", zorder=4)
+        axis.plot(ds, truth, color=INK, ls="", marker="o", ms=3, mew=0, alpha=0.75, label="truth", zorder=4)
     axis.plot(ds, rows["LSTM"].to_numpy(), color=FORECAST, lw=1.9, label="LSTM forecast", zorder=3)
     if len(when):
         axis.axvline(when[-1], color=FAINT, lw=0.8, ls=":")
-        where = {"xycoords": ("data", "axes fraction"), "ha": "right", "color": FAINT, "fontsize": 8.5}
-        axis.annotate("forecast from here ", (when[-1], 0.03), **where)
+        spot = ("data", "axes fraction")
+        axis.annotate("forecast from here ", (when[-1], 0.03), xycoords=spot, ha="right", color=FAINT, fontsize=8.5)
     axis.grid(axis="y", color=GRID, lw=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right", "left"]].set_visible(False)

@@ -17,7 +17,7 @@ from longshort.apps.forecast import metrics
 from longshort.apps.forecast.data import Panel
 from longshort.apps.forecast.freq import parse
 from longshort.apps.forecast.model import Network
-from longshort.apps.forecast.window import PAST, encode, kinds, phase_values
+from longshort.apps.forecast.window import PAST, READ, encode, kinds, phase_values
 from longshort.cell import Cell
 from longshort.task import Batches, Input, Loss, Plain, Split
 
@@ -39,7 +39,8 @@ class Config:
             None infers it from the data.
         season_length: steps per season; None takes the custom of freq: Y 1, Q 4, M 12, W 52, D 7, B 5, h 24, 30min 48.
             Integer ds has no custom: 1. A day of 24, 48 or 96 steps also gets the week.
-        context: steps that the network reads before the origin; None takes two horizons or three seasons, whichever is longer.
+        context: steps before the origin that a forecast is made from; None takes two horizons or three seasons (two weeks,
+            where a day is a season), whichever is longer. The LSTM itself reads the last 336 of them.
         hidden: units of each LSTM layer.
         dilations: one encoder layer per entry, which sees the state that many steps back.
         dropout: dropout in training, in [0, 1).
@@ -144,20 +145,26 @@ class Backtest:
         """What came, NaN where missing, [B, H]."""
         return self.panel.window(self.series, self.origin, self.config.horizon)
 
+    @cached_property
+    def scale(self) -> NDArray:
+        """What MASE divides by: the seasonal naive error over each row's own history, [B]."""
+        m = cast(int, self.config.season_length)
+        rows = zip(self.series, self.origin, strict=True)
+        return np.array([metrics.naive_error(self.panel.history(s, n), m) for s, n in rows])
+
+    def score(self, forecast: NDArray) -> dict[str, float]:
+        """MASE, sMAPE (percent), wQL (mean weighted quantile loss) and the coverage of each interval, of forecasts [B, H, Q]."""
+        q, y = np.array(self.config.quantiles), self.truth
+        point = forecast[..., find(q, 0.5)]
+        made = {"MASE": metrics.mase(y, point, self.scale), "sMAPE": metrics.smape(y, point), "wQL": metrics.wql(y, forecast, q)}
+        for level in self.config.levels:
+            low, high = (forecast[..., find(q, e)] for e in ends(level))
+            made[f"coverage-{level:g}"] = metrics.coverage(y, low, high)
+        return made
+
     def scores(self) -> dict[str, dict[str, float]]:
-        """For LSTM and SeasonalNaive: MASE, sMAPE (percent), wQL (mean weighted quantile loss), coverage of each interval."""
-        q, y, m = np.array(self.config.quantiles), self.truth, cast(int, self.config.season_length)
-        scale = np.array(
-            [metrics.naive_error(self.panel.history(s, n), m) for s, n in zip(self.series, self.origin, strict=True)]
-        )
-        table = {}
-        for name, f in self.quantiles.items():
-            table[name] = {"MASE": metrics.mase(y, f[..., middle(q)], scale), "sMAPE": metrics.smape(y, f[..., middle(q)]),
-                           "wQL": metrics.wql(y, f, q)}  # fmt: skip
-            for level in self.config.levels:
-                low, high = (f[..., find(q, e)] for e in ends(level))
-                table[name][f"coverage-{level:g}"] = metrics.coverage(y, low, high)
-        return table
+        """The scores of each forecast by name: LSTM, and SeasonalNaive beside it."""
+        return {name: self.score(f) for name, f in self.quantiles.items()}
 
     def frame(self) -> Any:
         """The long frame `unique_id, ds, cutoff, y, LSTM, LSTM-lo-80, ...`, a frame of the kind that came in."""
@@ -178,7 +185,7 @@ class Backtest:
 def columns(name: str, forecast: NDArray, config: Config) -> dict[str, NDArray]:
     """The columns `NAME, NAME-lo-80, NAME-hi-80, ...` of forecasts [B, H, Q], each [B * H]."""
     q = np.array(config.quantiles)
-    made = {name: forecast[..., middle(q)].reshape(-1)}
+    made = {name: forecast[..., find(q, 0.5)].reshape(-1)}
     for level in config.levels:
         for side, e in zip(("lo", "hi"), ends(level), strict=True):
             made[f"{name}-{side}-{level:g}"] = forecast[..., find(q, e)].reshape(-1)
@@ -188,11 +195,6 @@ def columns(name: str, forecast: NDArray, config: Config) -> dict[str, NDArray]:
 def find(q: NDArray, level: float) -> int:
     """Where a level stands among the quantile levels."""
     return int(np.abs(q - level).argmin())
-
-
-def middle(q: NDArray) -> int:
-    """Where the median stands among the quantile levels."""
-    return find(q, 0.5)
 
 
 def network(config: Config, cell: Cell) -> Network:
@@ -301,6 +303,17 @@ class ForecastTask:
         seen = np.isfinite(panel.window(series, origin - L, L)).sum(1) >= LEAST_PAST
         self.held = series[seen], origin[seen]
 
+    @cached_property
+    def judge(self) -> Backtest:
+        """The validation origins with their truth and baseline, which stay the same while the model learns."""
+        baseline = seasonal_naive(self.config, self.panel, *self.held)
+        return Backtest(self.panel, self.config, *self.held, {"SeasonalNaive": baseline})
+
+    @cached_property
+    def naive(self) -> dict[str, float]:
+        """The baseline's scores there."""
+        return self.judge.score(self.judge.quantiles["SeasonalNaive"])
+
     def model(self) -> nn.Module:
         """A fresh `Network`."""
         return network(self.config, self.cell)
@@ -337,10 +350,10 @@ class ForecastTask:
         """Scores on the held-out end of the series, in real units, and the seasonal naive forecast's MASE."""
         if split != "valid" or not len(self.held[0]):
             return {}
-        table = backtest(model, self.config, self.panel, *self.held).scores()
-        if not np.isfinite(table["LSTM"]["MASE"]):  # every series is constant: nothing to choose by
+        made = self.judge.score(forecast(model, self.config, self.panel, *self.held))
+        if not np.isfinite(made["MASE"]):  # every series is constant: nothing to choose by
             return {}
-        return table["LSTM"] | {"MASE of seasonal naive": table["SeasonalNaive"]["MASE"]}
+        return made | {"MASE of seasonal naive": self.naive["MASE"]}
 
     def predict(self, model: nn.Module, request: Panel) -> Any:
         """Forecast what follows the end of each series of a panel; a long frame `unique_id, ds, LSTM, LSTM-lo-80, ...`."""
@@ -351,7 +364,7 @@ class ForecastTask:
         c, K = self.config, kinds(self.config.seasons)
         return {
             "past": Input(
-                ("B", cast(int, c.context), PAST), "float32", "value, value without season (both scaled), 1 where observed"
+                ("B", min(READ, cast(int, c.context)), PAST), "float32", "value, value without season, 1 where observed"
             ),
             "guesses": Input(("B", c.horizon, K), "float32", "simple forecasts, scaled at the origin, 0 where there is none"),
             "known": Input(("B", c.horizon, K), "float32", "1 where there is a guess"),

@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 PAST = 3  # channels of Window.past
+READ = 336  # longest part of the context that the LSTM reads; the guesses see all of it
 
 
 class Window(NamedTuple):
     """A batch of contexts, scaled at the forecast origin.
 
-    past: value, value without its season, 1 where observed; scaled, 0 where missing, float32, [B, L, PAST].
+    past: value, value without its season, 1 where observed; scaled, 0 where missing; the last READ steps
+        at most, float32, [B, min(L, READ), PAST].
     guesses: simple forecasts (see `encode`), scaled, 0 where there is none, float32, [B, H, K].
     known: 1 where there is a guess, float32, [B, H, K].
     level: where the series stands at the origin, float64, [B]; scaled = (y - level) / scale.
@@ -60,7 +62,7 @@ def encode(past: NDArray, horizon: int, seasons: tuple[int, ...]) -> Window:
     stacked = (np.stack(guesses, -1) - level[:, None, None]) / scale[:, None, None]
     scaled = [np.nan_to_num((v - level[:, None]) / scale[:, None]) for v in (past, adjusted)]
     return Window(
-        np.stack([*scaled, seen], -1).astype(np.float32),
+        np.stack([*scaled, seen], -1)[:, -READ:].astype(np.float32),
         np.nan_to_num(stacked).astype(np.float32),
         np.isfinite(stacked).astype(np.float32),
         level,
