@@ -11,7 +11,7 @@ NEVER_REFUSE = {"cpu", "reference"}
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("cell", VARIANTS, ids=repr)
-@pytest.mark.parametrize("engine", [name for name in engines() if name != "gpu"])
+@pytest.mark.parametrize("engine", list(engines()))
 def test_law(cell, engine, law):
     case = Case.make(cell, engine)
     able = engine in NEVER_REFUSE or (cell.plain and law not in NEEDS_RESETS | NEEDS_TAPE)

@@ -16,7 +16,7 @@ from longshort import LSTM, Cell
 from longshort.engine import engines
 
 KW = [{}, {"num_layers": 3, "bidirectional": True}, {"num_layers": 2, "proj_size": 2}, {"bias": False, "batch_first": True}]
-ENGINES = [name for name in engines() if name != "gpu"]
+ENGINES = list(engines())
 
 
 def pair(seed=1, dtype=torch.float64, engine="auto", **kw):
@@ -249,7 +249,7 @@ def test_inits(cell):
         ({"dilation": (1, 2, 3)}, "one per layer \\(2\\), got 3"),
         ({"dilation": 0}, "whole steps of at least 1, got 0"),
         ({"proj_size": 2, "cell": Cell(projection=3)}, "proj_size=2 and cell.projection=3 differ"),
-        ({"engine": "warp"}, "engine must be one of auto, gpu, cpu, vendor, reference, got 'warp'"),
+        ({"engine": "warp"}, "engine must be one of auto, cpu, vendor, reference, got 'warp'"),
         ({"dropout": 1.5}, "dropout must be a number in \\[0, 1\\], got 1.5"),
         ({"weight_drop": 1.0}, "weight_drop must be a number in \\[0, 1\\)"),
         ({"num_layers": 0}, "num_layers must be at least 1, got 0"),

@@ -10,61 +10,17 @@ A named engine is obeyed or refused with its reason; it never falls back silentl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
+from longshort.engine.contract import Call, Tape
 
 __all__ = ["ENGINES", "Call", "Cell", "Masks", "State", "Tape", "choose", "explain", "run"]
 
-ENGINES = ("gpu", "cpu", "vendor", "reference")  # the order in which `auto` asks
-
-
-class Call(NamedTuple):
-    """What to run, apart from the cell, its parameters and the initial state.
-
-    x: input, [T, B, I].
-    lengths: steps per sequence, int64, [B], on the device of x, each in 0..T; None means T. Beyond them y is 0 and the
-        state stands still.
-    resets: bool, [T, B]: the state is zeroed before step t, in the order of processing.
-    masks: random bits of a training pass; None in evaluation.
-    reverse: run from the last step of each sequence to its first.
-    tape: return the Tape.
-    """
-
-    x: Tensor
-    lengths: Tensor | None = None
-    resets: Tensor | None = None
-    masks: Masks | None = None
-    reverse: bool = False
-    tape: bool = False
-
-
-@dataclass(frozen=True)
-class Tape:
-    """Every step's gates and cells, as backward keeps them: to be read, not differentiated. Zero beyond a sequence's length.
-
-    cell: the variant that ran.
-    gates: activated gates, [T, B, G*H], rows as in the weights, g before its dropout; in the dtype of x.
-    cells: cell state after each step, [T, B, H]; in the dtype of the state.
-    """
-
-    cell: Cell
-    gates: Tensor
-    cells: Tensor
-
-    def gate(self, k: str) -> Float[Tensor, "T B H"]:
-        """One of the gates i f g o at every step; where the variant has no such rows, what stands for them (coupled i, f = 1)."""
-        if len(k) != 1 or k not in "ifgo":
-            raise ValueError(f"gate must be one of 'i', 'f', 'g', 'o', got {k!r}.")
-        if k in self.cell.gates:
-            return self.gates.unflatten(-1, (len(self.cell.gates), -1))[..., self.cell.gates.index(k), :]
-        return torch.ones_like(self.cells) if k == "f" else 1 - self.gate("f")
+ENGINES = ("cpu", "vendor", "reference")  # the order in which `auto` asks
 
 
 def engines() -> dict[str, ModuleType]:

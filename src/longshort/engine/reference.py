@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Params, State, step
-from longshort.engine import Call, Tape
+from longshort.engine.contract import Call, Tape
 
 
 def refuse(cell: Cell, call: Call) -> str | None:

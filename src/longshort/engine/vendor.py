@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from longshort.cell import Cell, Params, State
-from longshort.engine import Call, Tape
+from longshort.engine.contract import Call, Tape
 
 
 def refuse(cell: Cell, call: Call) -> str | None:
