@@ -262,7 +262,7 @@ struct Backward {
   // x_t or h_{t-1} of a row as elements, in place or copied to `line`.
   LS_INLINE const E* x_line(int64_t t, int slot) {
     const S* x = (const S*)in.x + t * in.x_t + crew.rows[slot] * in.x_b;
-    for (int64_t k = 0; k < I; k++) line[k] = M::element(x[k]);
+    M::elements(line, x, I);
     line[I] = one();
     return line;
   }
@@ -278,8 +278,7 @@ struct Backward {
       return line;
     }
     const S* h = order.first(t, slot) ? (const S*)in.h0 + b * P : (const S*)out.y + (order.before(t) * B + b) * P;
-    if (!in.drop_h)
-      for (int64_t k = 0; k < P; k++) line[k] = M::element(h[k]);
+    if (!in.drop_h) M::elements(line, h, P);
     else
       for (int64_t v = 0; v < P; v += L) {
         const int n = int(P - v < L ? P - v : L);

@@ -63,6 +63,7 @@ Grads grads_of(const nb::tuple& t) {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // caches of the Python side live until exit
   nb::class_<Layer>(m, "Layer")
       .def("__init__",
            [](Layer* self, int type, const std::string& gates, int64_t I, int64_t H, int64_t P, bool bias, bool peephole,
@@ -71,6 +72,8 @@ NB_MODULE(_native, m) {
                               I, H, P, bias, peephole, layer_norm, projection, zone_h, zone_c, scale_h, scale_g, clip};
            })
       .def("norm_width", [](const Layer& l) { return isa().norm_width(l); });
+  nb::class_<Scratch>(m, "Memory").def(nb::init<size_t>()).def("data_ptr", [](const Scratch& s) { return (uintptr_t)s.data(); });
+  m.def("poison", &Scratch::poison);
   m.def("forward", [](const Layer& l, const nb::tuple& params, const nb::tuple& input, const nb::tuple& output, int threads) {
     const Params p = params_of(params);
     const Input in = input_of(input);
@@ -87,6 +90,15 @@ NB_MODULE(_native, m) {
     const nb::gil_scoped_release release;
     backward(l, p, in, out, g, threads);
   });
+  nb::class_<Stream>(m, "Stream")
+      .def(nb::init<int64_t, int>())
+      .def("add", [](Stream& s, const Layer& l, const nb::tuple& params, uintptr_t h, uintptr_t c, uintptr_t y) {
+        s.add(l, params_of(params), (void*)h, (void*)c, (void*)y);
+      })
+      .def("step", [](Stream& s, uintptr_t x) {
+        const nb::gil_scoped_release release;
+        s.step((const void*)x);
+      });
   m.def("isa", [] { return std::string(isa().name); });
   m.def("instruction_sets", [] {
     int n = 0;

@@ -124,7 +124,7 @@ struct Forward {
         const S* x = (const S*)in.x + t * in.x_t + crew.rows[slot] * in.x_b;
         if (copies) {
           E* to = x_copy + row * m.Iu() * KP<N>;
-          for (int64_t k = 0; k < l.I; k++) to[k] = M::element(x[k]);
+          M::elements(to, x, l.I);
           for (int64_t k = l.I; k < m.Iu() * KP<N>; k++) to[k] = E{};
           x = (const S*)to;
         }

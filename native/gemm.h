@@ -206,7 +206,9 @@ struct Outer {
     for (int64_t i = 0; i < n; i++) {
       const int64_t m0 = cut(M, n, i), w = cut(M, n, i + 1) - m0;
       E* t = (E*)dst + (m0 * K + (k / KP<N>)*w) * KP<N> + k % KP<N>;
-      for (int64_t r = 0; r < w; r++) t[r * KP<N>] = src[m0 + r];
+      if constexpr (KP<N> == 1) with_rows<1>(w, [&]<int R, int>() { memcpy(t, src + m0, R * sizeof(E)); });
+      else
+        for (int64_t r = 0; r < w; r++) t[r * KP<N>] = src[m0 + r];
     }
   }
   // sums[M][nv V] += a^T b

@@ -67,6 +67,11 @@ struct Packed {
     if constexpr (sizeof(E) == sizeof(S)) return v;
     else return widen(v);
   }
+  static void elements(E* to, const S* from, int64_t n) {
+    if constexpr (sizeof(E) == sizeof(S)) memcpy(to, from, n * sizeof(E));
+    else
+      for (int64_t k = 0; k < n; k++) to[k] = element(from[k]);
+  }
   // A panel's part: rows of w [G*H, cols] to [units][G][V].
   void pack_panel(U* dst, int64_t hb, const S* w, int64_t cols) const {
     constexpr int64_t step = 16;  // columns at a time: the target lines stay in the first-level cache

@@ -65,6 +65,7 @@ struct Plan {
   std::vector<int32_t> rows, len;            // crew by crew, each longest first
   std::vector<std::vector<std::pair<int, int>>> groups;  // of each crew: [from, to) in rows
   int most = 0;
+  mutable std::vector<Barrier> barriers;
 
   Plan(const Layer& l, const Input& in, int threads) {
     const int64_t B = in.B;
@@ -94,14 +95,14 @@ struct Plan {
         most = std::max(most, g.back().second - g.back().first);
       }
     }
-    for (const int32_t b : rows) len.push_back(int32_t(in.lengths ? in.lengths[b] : in.T));
+    barriers.resize(crews);
+    for (auto& b : barriers) b.size = size;
+    for (const int32_t b : rows) len.push_back(int32_t(in.lengths ? std::clamp<int64_t>(in.lengths[b], 0, in.T) : in.T));
   }
   int threads() const { return crews * size; }
 
   template <class F>
   void each(char* const* scratch, char* const* sums, F f) const {
-    std::vector<Barrier> barriers(crews);
-    for (auto& b : barriers) b.size = size;
     team_run(threads(), [&](int id) {
       const int c = id / size;
       for (const auto& [from, to] : groups[c]) {
@@ -126,6 +127,8 @@ struct Pieces {  // one piece of scratch per crew
 void forward(const Layer& l, const Params& p, const Input& in, const Output& out, int threads) {
   const Isa& a = isa();
   const Plan plan(l, in, threads);
+  const size_t steps = size_t(in.T) * in.B, size = l.type == Type::f64 ? 8 : l.type == Type::f32 ? 4 : 2;
+  large_pages(out.y, steps * l.P * size), large_pages(out.gates, steps * l.rows() * size), large_pages(out.cells, steps * l.H * 4);
   const Scratch packed(a.packed_bytes(l, false));
   const int n = plan.threads();
   team_run(n, [&](int i) { a.pack(l, p, false, packed.data(), i, n); });
@@ -137,6 +140,7 @@ void backward(const Layer& l, const Params& p, const Input& in, const Output& ou
   const Isa& a = isa();
   const Plan plan(l, in, threads);
   const Scratch packed(a.packed_bytes(l, true));
+  large_pages(gr.dx, size_t(in.T) * in.B * l.I * 2);
   const int n = plan.threads();
   const size_t bytes = a.sums_bytes(l, plan.size);
   const Pieces sums(plan.crews, bytes), scratch(plan.crews, a.backward_bytes(l, in, plan.most, plan.size));
@@ -146,6 +150,41 @@ void backward(const Layer& l, const Params& p, const Input& in, const Output& ou
   });
   plan.each(scratch.data.data(), sums.data.data(), [&](const Crew& crew) { a.backward(l, packed.data(), in, out, gr, crew); });
   team_run(n, [&](int i) { a.reduce(l, sums.data.data(), plan.crews, plan.size, gr, i, n); });
+}
+
+struct Stream::Impl {
+  struct Level {
+    Layer l;
+    Input in;
+    Output out;
+    Scratch packed;
+    Plan plan;
+    Pieces scratch;
+    Level(const Layer& layer, const Params& p, const Input& input, const Output& output, int threads)
+        : l(layer), in(input), out(output), packed(isa().packed_bytes(l, false)), plan(l, in, threads),
+          scratch(plan.crews, isa().forward_bytes(l, in, plan.most, plan.size)) {
+      isa().pack(l, p, false, packed.data(), 0, 1);
+    }
+  };
+  int64_t batch;
+  int threads;
+  std::vector<std::unique_ptr<Level>> levels;
+};
+
+Stream::Stream(int64_t batch, int threads) : impl_(new Impl{batch, threads, {}}) {}
+Stream::~Stream() { delete impl_; }
+void Stream::add(const Layer& l, const Params& p, void* h, void* c, void* y) {
+  Input in{};
+  in.T = 1, in.B = impl_->batch, in.x_b = l.I, in.x_t = l.I * in.B, in.h0 = h, in.c0 = c;
+  if (!impl_->levels.empty()) in.x = impl_->levels.back()->out.y;
+  Output out{};
+  out.y = y, out.hn = h, out.cn = c;
+  impl_->levels.push_back(std::make_unique<Impl::Level>(l, p, in, out, impl_->threads));
+}
+void Stream::step(const void* x) {
+  impl_->levels.front()->in.x = x;
+  for (const auto& v : impl_->levels)
+    v->plan.each(v->scratch.data.data(), nullptr, [&](const Crew& crew) { isa().forward(v->l, v->packed.data(), v->in, v->out, crew); });
 }
 
 }  // namespace longshort

@@ -8,4 +8,18 @@ namespace longshort {
 void forward(const Layer&, const Params&, const Input&, const Output&, int threads);
 void backward(const Layer&, const Params&, const Input&, const Output&, const Grads&, int threads);
 
+// A stack of layers, each reading the one below, run one step at a time: weights are packed once, and a step allocates nothing.
+class Stream {
+ public:
+  explicit Stream(int64_t batch, int threads);
+  ~Stream();
+  // h, c, y belong to the caller: [B, P], [B, H], [B, P]. h and c are the state and are written in place; y is the layer's output.
+  void add(const Layer&, const Params&, void* h, void* c, void* y);
+  void step(const void* x);  // [B, I]
+
+ private:
+  struct Impl;
+  Impl* impl_;
+};
+
 }  // namespace longshort

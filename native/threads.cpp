@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -69,8 +70,11 @@ struct Team {
 
 struct Pool {
   std::mutex lock;
-  std::vector<std::pair<char*, size_t>> free;
+  std::vector<std::pair<char*, size_t>> free;  // oldest first
+  size_t bytes = 0;
+  bool poison = false;
 };
+constexpr size_t PAGE = size_t(2) << 20;  // a large one
 
 // Neither is ever destroyed: members may still wait at exit. A forked child has none of the members, and locks in unknown states.
 Team* team = nullptr;
@@ -85,36 +89,49 @@ void team_run(int n, const std::function<void(int)>& f) {
   else team->run(n, f);
 }
 
+void large_pages(void* p, size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  const uintptr_t from = ((uintptr_t)p + PAGE - 1) & ~(PAGE - 1), to = ((uintptr_t)p + bytes) & ~(PAGE - 1);
+  if (p && to > from) madvise((void*)from, to - from, MADV_HUGEPAGE);
+#endif
+}
+
 Scratch::Scratch(size_t bytes) {
-  constexpr size_t page = size_t(2) << 20;
-  bytes = bytes < page ? (bytes + 4095) & ~size_t(4095) : (bytes + page - 1) & ~(page - 1);
+  const size_t unit = bytes < PAGE ? 4096 : PAGE;
+  bytes_ = (bytes + unit) / unit * unit;
   {
     const std::lock_guard<std::mutex> lock(pool->lock);
     auto best = pool->free.end();
     for (auto i = pool->free.begin(); i != pool->free.end(); ++i)
-      if (i->second >= bytes && (best == pool->free.end() || i->second < best->second)) best = i;
-    if (best != pool->free.end() && best->second <= 4 * bytes + (1 << 16)) {
+      if (i->second >= bytes_ && i->second <= 4 * bytes_ && (best == pool->free.end() || i->second < best->second)) best = i;
+    if (best != pool->free.end()) {
       data_ = best->first, bytes_ = best->second;
+      pool->bytes -= bytes_;
       pool->free.erase(best);
-      return;
+    } else {
+      data_ = nullptr;
     }
   }
-  bytes_ = bytes;
-  data_ = (char*)std::aligned_alloc(bytes < page ? 4096 : page, bytes ? bytes : 4096);
-  if (!data_) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-  if (bytes >= page) madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
+  if (!data_) {
+    data_ = (char*)std::aligned_alloc(unit, bytes_);
+    if (!data_) throw std::bad_alloc();
+    large_pages(data_, bytes_);
+  }
+  if (pool->poison) std::memset(data_, 0xff, bytes_);
 }
 
 Scratch::~Scratch() {
   const std::lock_guard<std::mutex> lock(pool->lock);
   pool->free.emplace_back(data_, bytes_);
-  if (pool->free.size() > 32) {  // the oldest goes
+  pool->bytes += bytes_;
+  while (pool->bytes > KEPT || pool->free.size() > 64) {
+    pool->bytes -= pool->free.front().second;
     std::free(pool->free.front().first);
     pool->free.erase(pool->free.begin());
   }
 }
+
+void Scratch::poison(bool on) { pool->poison = on; }
 
 void Barrier::wait() {
   std::atomic_ref<int> here(arrived), turn(epoch);

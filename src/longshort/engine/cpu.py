@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import inf
+from math import inf, prod
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
-from longshort.engine import Call, Tape
+from longshort.engine.contract import Call, Tape
 
 native: ModuleType | None
 try:
@@ -69,6 +69,12 @@ def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype)  # one place, so that tests can fill it with NaN
 
 
+def _memory(*shape: int, dtype: torch.dtype) -> Any:
+    """Memory for what only backward reads: kept by the extension from one training step to the next, its pages mapped."""
+    assert native is not None
+    return native.Memory(prod(shape) * dtype.itemsize)
+
+
 @lru_cache(maxsize=256)
 def _layer(cell: Cell, kind: torch.dtype, I: int, H: int, bias: bool) -> Any:
     assert native is not None
@@ -110,11 +116,12 @@ def _forward(cell: Cell, x: Tensor, h: Tensor, c: Tensor, params: Sequence[Optio
     ins = _Inputs(x, h, c, params, lengths, resets, masks, reverse)
     y, hn, cn = _empty(T, B, P, dtype=kind), _empty(B, P, dtype=kind), _empty(B, H, dtype=state)
     outs: list[Any] = [y, hn, cn, None, None, None, None, None]
+    new = _memory if train and not tape else _empty
     if tape or train:
-        outs[3:5] = _empty(T, B, rows, dtype=kind), _empty(T, B, H, dtype=state)
+        outs[3:5] = new(T, B, rows, dtype=kind), new(T, B, H, dtype=state)
     if train and cell.layer_norm:
         width = layer.norm_width()
-        outs[5:] = _empty(T, B, width, dtype=kind), _empty(T, B, width, dtype=kind), _empty(T, B, 4, dtype=state)
+        outs[5:] = new(T, B, width, dtype=kind), new(T, B, width, dtype=kind), new(T, B, 4, dtype=state)
     native.forward(layer, ins.params, ins.input, tuple([_at(v) for v in outs]), torch.get_num_threads())
     return outs
 
@@ -144,7 +151,7 @@ class Function(torch.autograd.Function):
         """y, h, c, gates, cells."""
         ctx.set_materialize_grads(False)
         ctx.cell, ctx.call = cell, call._replace(x=None)
-        outs = _forward(cell, x, h, c, params, call.lengths, call.resets, call.masks or Masks(), call.reverse, True, True)
+        outs = _forward(cell, x, h, c, params, call.lengths, call.resets, call.masks or Masks(), call.reverse, call.tape, True)
         ctx.kept = outs[3:]
         ctx.save_for_backward(x, h, c, outs[0], *params)
         shown = outs[3:5] if call.tape else [x.new_empty(0), x.new_empty(0)]
@@ -153,10 +160,10 @@ class Function(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Optional) -> tuple[Any, ...]:
-        """With create_graph, through the reference, which is differentiable again."""
+        """With create_graph or batched gradients, through the reference, which autograd and vmap can follow."""
         x, h, c, y, *params = ctx.saved_tensors
         call = ctx.call._replace(x=x)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
             return (None, None, *_through_reference(ctx.cell, call, h, c, params, grads[:3], ctx.needs_input_grad[2:]))
         outs = [y, None, None, *ctx.kept]
         got = _backward(ctx.cell, x, h, c, params, call.lengths, call.resets, call.masks or Masks(), call.reverse, outs, grads[:3],
@@ -169,12 +176,75 @@ def _through_reference(cell: Cell, call: Call, h: Tensor, c: Tensor, params: Seq
     from longshort.engine import reference
 
     named = {k: v for k, v in zip(NAMES, params, strict=True) if v is not None}
-    y, state, _ = reference.forward(cell, named, call._replace(tape=False), State(h, c))
+    with torch.enable_grad():
+        y, state, _ = reference.forward(cell, named, call._replace(tape=False), State(h, c))
     pairs = [(v, g) for v, g in zip((y, *state), grads, strict=True) if g is not None and v.requires_grad]
     inputs = [v if need else None for v, need in zip((call.x, h, c, *params), needed, strict=True)]
     wanted = [v for v in inputs if v is not None]
-    got = iter(torch.autograd.grad([v for v, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True))
+    got = iter(torch.autograd.grad([v for v, _ in pairs], wanted, [g for _, g in pairs],
+                                   create_graph=torch.is_grad_enabled(), allow_unused=True))  # fmt: skip
     return [None if v is None else next(got) for v in inputs]
+
+
+# ---- one step at a time ----
+
+
+class Stream:
+    """A stack of unidirectional layers run one step at a time, without gradients: weights are packed once, and a step allocates nothing.
+
+    Weights that change later are not seen: make a new Stream.
+
+    Args:
+        cell: the variant of every layer.
+        layers: the tensors of `cell.shapes(I, H)` for each layer, the first layer first; on a CPU, of one type.
+        batch: streams B that advance together.
+
+    Raises:
+        ValueError: the extension is missing, or the tensors' device or type is not its own; the message says which.
+    """
+
+    def __init__(self, cell: Cell, layers: Sequence[Params], batch: int) -> None:
+        first = layers[0]["weight_ih"]
+        why = refuse(cell, Call(first[None]))
+        if native is None or why is not None:
+            raise ValueError(f"engine 'cpu' cannot stream: {why}")
+        self.dtype, self.batch, self.inputs = first.dtype, batch, first.shape[1]
+        arithmetic = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
+        self.states: list[State] = []
+        self._native = native.Stream(batch, torch.get_num_threads())
+        for params in layers:
+            own = [_dense(None if (v := params.get(name)) is None else v.detach().to(self.dtype)) for name in NAMES]
+            assert own[0] is not None
+            I, H = own[0].shape[1], own[0].shape[0] // len(cell.gates)
+            P = cell.projection or H
+            self.states.append(State(torch.zeros(batch, P, dtype=self.dtype), torch.zeros(batch, H, dtype=arithmetic)))
+            self.y = torch.zeros(batch, P, dtype=self.dtype)
+            self._kept = [*getattr(self, "_kept", []), self.y]
+            layer = _layer(cell, self.dtype, I, H, own[2] is not None)
+            self._native.add(layer, tuple([_at(v) for v in own]), *(v.data_ptr() for v in (*self.states[-1], self.y)))
+        self._step, self._shape = self._native.step, torch.Size((batch, self.inputs))
+
+    def step(self, x: Tensor) -> Tensor:
+        """One step of every layer.
+
+        Args:
+            x: input, [B, I], of the weights' type.
+
+        Returns:
+            The last layer's output, [B, P]. The next step overwrites it.
+
+        Raises:
+            ValueError: x has another shape, type or device.
+        """
+        if x.shape != self._shape or x.dtype is not self.dtype or not x.is_cpu:
+            raise ValueError(f"x must be {list(self._shape)} of {self.dtype} on the CPU, got {list(x.shape)} of {x.dtype} on {x.device}.")
+        self._step((x if x.is_contiguous() else x.contiguous()).data_ptr())
+        return self.y
+
+    def reset(self, rows: Tensor | Sequence[int] | None = None) -> None:
+        """Start the given streams of the batch afresh; all of them if None."""
+        for v in (t for state in self.states for t in state):
+            v[slice(None) if rows is None else rows] = 0
 
 
 # ---- the operator that torch.compile and torch.export see ----
