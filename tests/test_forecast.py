@@ -332,10 +332,18 @@ def test_wrong_use_is_named(table):
         Forecaster(horizon=1).cross_validation(table, n_windows=0)
 
 
-def test_columns_by_other_names(table):
+def test_columns_by_other_names(table, tmp_path):
     names = {"unique_id": "shop", "ds": "month", "y": "sales"}
     made = Forecaster(horizon=2, **SMALL).fit(table.rename(columns=names), id_col="shop", time_col="month", target_col="sales")
     assert list(made.predict().columns)[:3] == ["shop", "month", "LSTM"]
+    loaded = Forecaster.load(made.save(tmp_path / "m.safetensors"))
+    pd.testing.assert_frame_equal(loaded.predict(table.rename(columns=names)), made.predict())
+
+
+def test_fitted_anew_it_asks_the_new_data(table):
+    made = Forecaster(horizon=2, **SMALL).fit(table)
+    made.fit(table.assign(ds=table.groupby("unique_id").cumcount()))
+    assert (made.config.freq, made.config.season_length) == ("1", 1)
 
 
 def test_quiet_and_writes_nothing(table, tmp_path, monkeypatch, capfd):

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from longshort import artefact
 from longshort.apps.forecast import task as tasks
 from longshort.apps.forecast.data import Columns, Panel, read
-from longshort.apps.forecast.freq import parse
 from longshort.apps.forecast.task import Backtest, ForecastTask
 from longshort.apps.forecast.task import Config as _Config
 from longshort.artefact import Artefact, Score
@@ -57,7 +56,8 @@ class Forecaster:
         if unknown := sorted(set(fields) - set(_Config.__dataclass_fields__)):
             known = ", ".join(_Config.__dataclass_fields__)
             raise TypeError(f"Forecaster has no field {', '.join(unknown)}; it has {known}.")
-        self.config = config or _Config(horizon=cast(int, horizon), **fields)
+        self.config = self.asked = config or _Config(horizon=cast(int, horizon), **fields)
+        self.columns = Columns()
         self.training, self.cell = training or Training(), cell or Cell()
         self.model: nn.Module | None = None
         self.scores: tuple[Score, ...] = ()
@@ -89,13 +89,15 @@ class Forecaster:
             TypeError: df is no frame.
             ValueError: the data is wrong; the message names the series and the row.
         """
-        task = ForecastTask(self.config, read(df, self.config.freq, Columns(id_col, time_col, target_col)), self.cell)
+        columns = Columns(id_col, time_col, target_col)
+        task = ForecastTask(self.asked, read(df, self.asked.freq, columns), self.cell)
         self._train(task, progress=progress, checkpoint=checkpoint, resume=resume, log=log)
         return self
 
     def _train(self, task: ForecastTask, **how: Any) -> None:
         result = train(task, self.training, **how)
         self.config, self.panel, self.model = task.config, task.panel, result.model.eval()
+        self.columns = task.panel.columns
         self.scores = (Score("valid", date.today().isoformat(), result.scores),) if result.scores else ()
 
     def predict(self, df: Any = None) -> Any:
@@ -162,14 +164,14 @@ class Forecaster:
             TypeError: df is no frame.
             ValueError: the data is wrong, or a series is too short for so many windows.
         """
-        panel = read(df, self.config.freq, Columns(id_col, time_col, target_col))
+        panel = read(df, self.asked.freq, Columns(id_col, time_col, target_col))
         series, origin = _origins(panel, self.config.horizon, n_windows, step_size)
         window, made = np.tile(np.arange(n_windows), len(panel)), []
         for w in range(n_windows if refit else 1):
             chosen = window == w if refit else window >= 0
-            other = Forecaster(config=self.config, training=self.training, cell=self.cell)
+            other = Forecaster(config=self.asked, training=self.training, cell=self.cell)
             known = panel.head(origin[window == w])
-            other._train(ForecastTask(self.config.resolve(panel), known, self.cell), progress=progress)
+            other._train(ForecastTask(self.asked.resolve(panel), known, self.cell), progress=progress)
             made.append((chosen, tasks.backtest(other._fitted, other.config, panel, series[chosen], origin[chosen])))
         names = made[0][1].quantiles
         joined = {k: np.empty((len(series), *v.shape[1:])) for k, v in names.items()}
@@ -201,7 +203,8 @@ class Forecaster:
             RuntimeError: nothing is fitted.
             OSError: the file cannot be written.
         """
-        return artefact.save(path, Artefact("forecast", self.config, self.cell, self._fitted.state_dict(), self.scores))
+        weights, extra = self._fitted.state_dict(), {"columns": list(self.columns)}
+        return artefact.save(path, Artefact("forecast", self.config, self.cell, weights, self.scores, extra=extra))
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -227,7 +230,7 @@ class Forecaster:
         with torch.device("meta"):  # draws nothing
             made.model = tasks.network(artefact.config, artefact.cell).eval()
         made.model.load_state_dict(dict(artefact.tensors), assign=True)
-        made.scores = tuple(artefact.scores)
+        made.scores, made.columns = tuple(artefact.scores), Columns(*artefact.extra["columns"])
         return made
 
     @property
@@ -239,8 +242,7 @@ class Forecaster:
     def _panel(self, df: Any) -> Panel:
         """A frame as a panel of the frequency of `fit`; None is the data of `fit`."""
         if df is not None:
-            columns = self.panel.columns if self.panel else Columns()
-            return read(df, parse(cast(str, self.config.freq)), columns)
+            return read(df, self.config.freq, self.columns)
         if self.panel is None:
             raise RuntimeError("a loaded Forecaster carries no data. Give it the history: predict(df).")
         return self.panel
