@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import prod
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -180,21 +182,21 @@ class Cell:
             B: sequences.
             H: hidden size.
             like: a tensor on the wanted device.
-            generator: source of randomness; torch's global one if None.
+            generator: source of randomness; torch's global one if None. On a CPU it seeds a faster one, whose
+                probabilities are multiples of 2^-16.
         """
-        P = self.projection or H
-
-        def keep(p: float, *shape: int) -> Tensor | None:
-            return torch.rand(shape, device=like.device, generator=generator) >= p if p else None
-
         if not self.noisy:
             return None
-        zone_h, zone_c = self.zoneout
+        P, (zone_h, zone_c) = self.projection or H, self.zoneout
+
+        def true(p: float, *shape: int) -> Tensor:
+            return _bernoulli(p, shape, like, generator)
+
         return Masks(
-            drop_h=keep(self.drop_h, B, P),
-            drop_g=keep(self.drop_g, T, B, H),
-            zone_h=keep(1 - zone_h, T, B, P) if zone_h else None,
-            zone_c=keep(1 - zone_c, T, B, H) if zone_c else None,
+            drop_h=true(1 - self.drop_h, B, P) if self.drop_h else None,
+            drop_g=true(1 - self.drop_g, T, B, H) if self.drop_g else None,
+            zone_h=true(zone_h, T, B, P) if zone_h else None,
+            zone_c=true(zone_c, T, B, H) if zone_c else None,
         )
 
 
@@ -256,3 +258,13 @@ def zoneout(p: float, old: Bool[Tensor, "B N"] | None, v0: Tensor, v1: Tensor) -
     if not p:
         return v1
     return p * v0 + (1 - p) * v1 if old is None else torch.where(old, v0, v1)
+
+
+def _bernoulli(p: float, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Independent bools, True with probability p."""
+    eager = not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None
+    if like.device.type == "cpu" and eager:  # 25 times faster than torch.rand, which else would cost as much as the layer
+        seed, n = int(torch.randint(2**62, (), generator=generator)), prod(shape)
+        bits = np.random.SFC64(seed).random_raw(-(-n // 4)).view(np.uint16)[:n]
+        return torch.from_numpy(bits < round(p * 65536)).view(shape)
+    return torch.rand(shape, device=like.device, generator=generator) < p
