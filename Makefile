@@ -41,7 +41,7 @@ native: $(READY) ## the C++ on its own, under the address and undefined-behaviou
 	$(BIN)/python tests/native/run.py
 
 bench-engine: $(READY) ## time the engine beside its rivals: JSON under benchmarks/results/, tables in README.md
-	$(BIN)/python -m benchmarks.run engine
+	$(BIN)/python -m benchmarks.run engine && $(BIN)/python -m benchmarks.table
 
 clean:          ## remove what was built here
 	rm -rf $(VENV) build dist out
