@@ -45,7 +45,7 @@ def test_move_keeps_the_form() -> None:
 def test_the_toy_is_a_task() -> None:
     """The members of the contract, so that whoever copies the toy copies a whole one."""
     members = {k for k in vars(Task) if not k.startswith("_")}
-    assert members == {"config", "better", "model", "batches", "loss", "score", "predict", "inputs", "data"}
+    assert members == {"config", "cell", "better", "model", "batches", "loss", "score", "predict", "inputs", "data"}
     assert all(hasattr(Toy(), k) for k in members)
     first, again = (Toy().batches("train", 7) for _ in range(2))
     assert all(torch.equal(a.x, b.x) for a, b in zip(first, again, strict=True))

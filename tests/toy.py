@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from longshort.artefact import write
+from longshort.cell import Cell
 from longshort.task import Batches, Input, Loss, Split
 from longshort.train import Result, Training, resume_path, train
 
@@ -63,6 +64,7 @@ class Toy:
     dropout: float = 0.3
     noise: float = 0.1
     norm: bool = True
+    cell: Cell = field(default_factory=Cell)
     better = ("MSE", "min")
 
     def model(self) -> nn.Module:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar, o
 if TYPE_CHECKING:
     from torch import Tensor, device, nn
 
+    from longshort.cell import Cell
+
 B = TypeVar("B")
 Split = Literal["train", "valid", "test"]
 Plain = str | int | float | bool | None  # what JSON holds without loss
@@ -84,6 +86,10 @@ class Task(Protocol[B]):
     @property
     def config(self) -> Any:
         """The frozen Config of the application; its fields are plain values (a tuple is one). Compared on resume."""
+
+    @property
+    def cell(self) -> Cell:
+        """The variant of the LSTM in the model. Compared on resume, and written into the artefact."""
 
     @property
     def better(self) -> tuple[str, Literal["min", "max"]]:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, Literal, TypeVar
@@ -33,7 +34,8 @@ from longshort.progress import Display
 from longshort.task import Task, move
 
 B = TypeVar("B")
-STATE = ("step", "epoch", "position", "best_step", "best_value", "seconds", "history")
+STATE = {"step": int, "epoch": int, "position": int, "best_step": int, "best_value": float | int | None, "seconds": float | int,
+         "history": list}  # fmt: skip
 FREE = ("save_steps", "save_seconds")  # the fields of Training that may change when a run is continued
 
 
@@ -397,17 +399,18 @@ class _Run(Generic[B]):
         parts |= {"moment1": self.moments[0], "moment2": self.moments[1]}
         return {f"{part}.{k}": v for part, content in parts.items() for k, v in content.items()} | {"sums": self.sums}
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What must be the same for a run to be continued, as JSON reads it back."""
         training = {k: v for k, v in asdict(self.training).items() if k not in FREE}
-        said = {"config": asdict(self.task.config), "training": training, "data": dict(self.task.data()),
-                "processes": self.size, "device": self.device.type}  # fmt: skip
+        said = {"config": asdict(self.task.config), "cell": asdict(self.task.cell), "data": dict(self.task.data()),
+                "training": training, "processes": self.size, "device": self.device.type}  # fmt: skip
         return json.loads(json.dumps(said))
 
     def save(self, path: Path) -> None:
         """Write the resume state; the state must be whole and finite."""
         _ = self.loss
-        state = {"identity": self.identity(), "finished": self.finished} | {k: getattr(self, k) for k in STATE}
+        state = {"identity": self.identity, "finished": self.finished} | {k: getattr(self, k) for k in STATE}
         write(path, self.tensors(), {"format": FORMAT, "resume": state, "made_by": versions()})
 
     def restore(self, path: Path, resume: bool) -> None:
@@ -423,10 +426,13 @@ class _Run(Generic[B]):
                                       "(--resume), or delete it to start afresh.")  # fmt: skip
             if header.get("format") != FORMAT:
                 raise ArtefactError(path, [f"its format number is {header.get('format')!r}, wanted {FORMAT}."])
-            if wrong := _differences(state.get("identity"), self.identity()):
+            if wrong := _differences(state.get("identity"), self.identity):
                 raise ValueError(f"{path} belongs to another run and cannot be continued: {'; '.join(wrong)}. "
                                  "Call it as before, or delete the file to start afresh.")  # fmt: skip
-            wrong = mismatches(self.tensors(), file) + [f"its state has no {k!r}." for k in STATE if k not in state]
+            wrong = mismatches(self.tensors(), file)
+            wrong += [
+                f"its state must have {k!r}, got {state.get(k)!r}." for k in STATE if not isinstance(state.get(k), STATE[k])
+            ]
             if wrong:
                 raise ArtefactError(path, wrong)
             with torch.no_grad():
