@@ -45,6 +45,8 @@ class LSTM(nn.Module):
             'orthogonal': each gate's block of W_hh is orthogonal. Saxe et al. 2014.
         engine: 'auto', or the name of an engine, which is obeyed or refused with a reason.
         weight_drop: dropout on W_hh in training (DropConnect), in [0, 1). Merity et al. 2018.
+        tape: what a training step keeps for backward: 'keep' gates and cells of every step, or 'recompute' them from a
+            state every sqrt(T) steps, for long sequences: one more forward pass, and memory for sqrt(T) steps.
 
     Raises:
         ValueError: an argument is out of range, or two contradict each other.
@@ -68,6 +70,7 @@ class LSTM(nn.Module):
         init: str = "torch",
         engine: str = "auto",
         weight_drop: float = 0.0,
+        tape: str = "keep",
     ) -> None:
         super().__init__()
         for name, size, least in (("input_size", input_size, 1), ("hidden_size", hidden_size, 1),
@@ -91,12 +94,14 @@ class LSTM(nn.Module):
             raise ValueError(f"weight_drop must be a number in [0, 1), got {weight_drop!r}.")
         if engine != "auto" and engine not in engines.ENGINES:
             raise ValueError(f"engine must be one of {', '.join(('auto', *engines.ENGINES))}, got {engine!r}.")
+        if tape not in ("keep", "recompute"):
+            raise ValueError(f"tape must be 'keep' or 'recompute', got {tape!r}.")
         cell = cell or Cell(projection=proj_size or None)
         if proj_size and cell.projection != proj_size:
             raise ValueError(f"proj_size={proj_size} and cell.projection={cell.projection} differ. Give only one of them.")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, float(dropout), bidirectional
-        self.cell, self.init, self.engine, self.weight_drop = cell, init, engine, weight_drop
+        self.cell, self.init, self.engine, self.weight_drop, self.tape = cell, init, engine, weight_drop, tape
         self.proj_size = cell.projection or 0
         self.dilation = _per_layer(dilation, num_layers)
         for k, suffix in self._stack():
@@ -161,7 +166,8 @@ class LSTM(nn.Module):
         """The arguments that differ from their defaults."""
         said = [f"{self.input_size}, {self.hidden_size}"]
         defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "cell": Cell(),
-                    "dilation": (1,) * self.num_layers, "init": "torch", "engine": "auto", "weight_drop": 0.0}  # fmt: skip
+                    "dilation": (1,) * self.num_layers, "init": "torch", "engine": "auto", "weight_drop": 0.0,
+                    "tape": "keep"}  # fmt: skip
         return ", ".join(said + [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v])
 
     def explain(self, input: Tensor) -> str:
@@ -315,7 +321,7 @@ class LSTM(nn.Module):
         if masks is not None and masks.drop_h is not None and d > 1:
             masks = masks._replace(drop_h=masks.drop_h[:B].repeat(d, 1))  # one mask per sequence, whatever its phase
         call = Call(x, lengths_d, resets, masks, reverse, tape)
-        y, state, record = engines.run(self.cell, params, call, state, self.engine)
+        y, state, record = engines.run(self.cell, params, call, state, self.engine, self.tape)
         if d == 1:
             return y, State(state.h[None], state.c[None]), record
         record = record and Tape(self.cell, fold.unfold(record.gates), fold.unfold(record.cells))

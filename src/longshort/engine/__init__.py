@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
+from longshort.engine import recompute
 from longshort.engine.contract import Call, Tape
 
 __all__ = ["ENGINES", "Call", "Cell", "Masks", "State", "Tape", "choose", "explain", "run"]
@@ -62,7 +63,7 @@ def explain(cell: Cell, call: Call) -> str:
 
 
 def run(
-    cell: Cell, params: Params, call: Call, state: State | None = None, engine: str = "auto"
+    cell: Cell, params: Params, call: Call, state: State | None = None, engine: str = "auto", tape: str = "keep"
 ) -> tuple[Tensor, State, Tape | None]:
     """Run one layer in one direction over time.
 
@@ -72,6 +73,7 @@ def run(
         call: the sequence and how to run it.
         state: h [B, P] in the dtype of x, c [B, H]; zero if None.
         engine: 'auto', or one of ENGINES.
+        tape: 'keep' what backward needs, or 'recompute' it (see `recompute`).
 
     Returns:
         y [T, B, P], the state after the last step of each sequence, and the Tape if `call.tape`.
@@ -93,4 +95,5 @@ def run(
         if list(t.shape) != shape:
             raise ValueError(f"state {name} must be {shape}, got {list(t.shape)}. Did the batch size change between calls?")
     state = State(state.h.to(x.dtype), state.c.to(arithmetic))
-    return engines()[choose(cell, call, engine)].forward(cell, params, call, state)
+    forward = engines()[choose(cell, call, engine)].forward
+    return forward(cell, params, call, state) if tape == "keep" else recompute.run(forward, cell, params, call, state)

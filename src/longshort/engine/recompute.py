@@ -1,0 +1,109 @@
+"""Long sequences in little memory: keep the state every sqrt(T) steps, run each part again when backward needs its Tape.
+
+Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost. It works on any engine, since a run may be cut anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longshort.cell import Cell, Masks, Params, State
+from longshort.engine.contract import Call, Tape
+
+Run = Callable[[Cell, Params, Call, State], tuple[Tensor, State, Tape | None]]
+
+
+def run(engine: Run, cell: Cell, params: Params, call: Call, state: State) -> tuple[Tensor, State, Tape | None]:
+    """As `engine(cell, params, call, state)`, with one more forward pass and a Tape of sqrt(T) steps at a time.
+
+    Raises:
+        ValueError: it is being compiled or transformed by torch.func.
+    """
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        raise ValueError("tape='recompute' can be neither compiled nor transformed by torch.func. Use tape='keep' there.")
+    leaves = (call.x, *state, *params.values())
+    unneeded = call.tape or not torch.is_grad_enabled() or not any(v.requires_grad for v in leaves)
+    if unneeded or call.x.shape[0] == 0:
+        return engine(cell, params, call, state)
+    y, h, c = Recompute.apply(engine, cell, call._replace(x=call.x[:0]), list(params), call.x, *state, *params.values())
+    return y, State(h, c), None
+
+
+class Recompute(torch.autograd.Function):
+    """One run, whose backward runs its parts again, from the last to the first."""
+
+    @staticmethod
+    def forward(ctx: Any, engine: Run, cell: Cell, call: Call, names: list[str], x: Tensor, h: Tensor, c: Tensor,
+                *params: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """y, h, c."""
+        ctx.set_materialize_grads(False)
+        ctx.engine, ctx.cell, ctx.call, ctx.names = engine, cell, call, names
+        named, state, ys, kept = dict(zip(names, params, strict=True)), State(h, c), [], []
+        for part in _parts(call, x):
+            kept += [*state]
+            y, state, _ = engine(cell, named, part, state)
+            ys.append(y)
+        ctx.save_for_backward(x, *kept, *params)
+        return torch.cat(ys[::-1] if call.reverse else ys), state.h, state.c
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The gradients; with create_graph those of the whole run at once, which are differentiable again."""
+        x, *rest = ctx.saved_tensors
+        kept, params = rest[: -len(ctx.names)], rest[-len(ctx.names) :]
+
+        def again(call: Call, state: State, params: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            y, new, _ = ctx.engine(ctx.cell, dict(zip(ctx.names, params, strict=True)), call, state)
+            return y, *new
+
+        if torch.is_grad_enabled():
+            outs, inputs = again(ctx.call._replace(x=x), State(*kept[:2]), params), (x, *kept[:2], *params)
+            return (None,) * 4 + _grads(outs, (dy, dh, dc), inputs, create_graph=True)
+        parts, spans = _parts(ctx.call, x), _spans(ctx.call.reverse, x.shape[0])
+        dx, sums = torch.zeros_like(x), [torch.zeros_like(v) for v in params]
+        for k in reversed(range(len(parts))):
+            a, b = spans[k]
+            leaves = [v.detach().requires_grad_() for v in (parts[k].x, *kept[2 * k : 2 * k + 2], *params)]
+            with torch.enable_grad():
+                outs = again(parts[k]._replace(x=leaves[0]), State(*leaves[1:3]), leaves[3:])
+            part_dx, dh, dc, *got = _grads(outs, (None if dy is None else dy[a:b], dh, dc), leaves)
+            if part_dx is not None:
+                dx[a:b] = part_dx
+            for total, g in zip(sums, got, strict=True):
+                if g is not None:
+                    total += g
+        return (None,) * 4 + (dx, dh, dc, *sums)
+
+
+def _grads(
+    outs: Sequence[Tensor], given: Sequence[Tensor | None], inputs: Sequence[Tensor], create_graph: bool = False
+) -> tuple[Tensor | None, ...]:
+    pairs = [(v, g) for v, g in zip(outs, given, strict=True) if g is not None and v.requires_grad]
+    wanted = [v for v in inputs if v.requires_grad]
+    if not pairs or not wanted:
+        return (None,) * len(inputs)
+    to, weights = zip(*pairs, strict=True)
+    got = iter(torch.autograd.grad(to, wanted, weights, create_graph=create_graph, allow_unused=True))
+    return tuple(next(got) if v.requires_grad else None for v in inputs)
+
+
+def _spans(reverse: bool, T: int) -> list[tuple[int, int]]:
+    """The parts as steps [a, b), in the order of processing: about sqrt(T) parts of about sqrt(T) steps."""
+    n = max(1, isqrt(T))
+    spans = [(a, min(a + n, T)) for a in range(0, T, n)]
+    return spans[::-1] if reverse else spans
+
+
+def _parts(call: Call, x: Tensor) -> list[Call]:
+    parts = []
+    for a, b in _spans(call.reverse, x.shape[0]):
+        lengths = None if call.lengths is None else (call.lengths - a).clamp(0, b - a)
+        masks = call.masks and Masks(call.masks.drop_h, *(None if m is None else m[a:b] for m in call.masks[1:]))
+        resets = None if call.resets is None else call.resets[a:b]
+        parts.append(call._replace(x=x[a:b], lengths=lengths, resets=resets, masks=masks))
+    return parts
