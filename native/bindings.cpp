@@ -70,8 +70,8 @@ NB_MODULE(_native, m) {
               bool layer_norm, bool projection, double zone_h, double zone_c, double scale_h, double scale_g, double clip) {
              new (self) Layer{Type(type), gates == "ifgo" ? Gates::ifgo : gates == "fgo" ? Gates::fgo : Gates::igo,
                               I, H, P, bias, peephole, layer_norm, projection, zone_h, zone_c, scale_h, scale_g, clip};
-           })
-      .def("norm_width", [](const Layer& l) { return isa().norm_width(l); });
+           });
+  m.def("lanes", [](int type) { return isa().lanes(Type(type)); });
   nb::class_<Scratch>(m, "Memory").def(nb::init<size_t>()).def("data_ptr", [](const Scratch& s) { return (uintptr_t)s.data(); });
   m.def("poison", &Scratch::poison);
   m.def("forward", [](const Layer& l, const nb::tuple& params, const nb::tuple& input, const nb::tuple& output, int threads) {

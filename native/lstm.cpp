@@ -50,9 +50,6 @@ const Isa table = {
     [](const Layer& l, const Params& p, bool backward, char* packed, int part, int parts) {
       with(l, [&]<class N, Gates K>() { Packed<N, K>(l, backward, packed).pack(p, part, parts); });
     },
-    [](const Layer& l) {
-      return with(l, [&]<class N, Gates K>() { return ceil_div(l.H, V<typename N::C>) * Packed<N, K>::GV; });
-    },
     [](const Layer& l, const Input& in, int n, int crew) {
       return with(l, [&]<class N, Gates K>() {
         const Packed<N, K> m(l, false, nullptr);

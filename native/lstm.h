@@ -75,7 +75,6 @@ struct Isa {
   int (*lanes)(Type);
   size_t (*packed_bytes)(const Layer&, bool backward);
   void (*pack)(const Layer&, const Params&, bool backward, char* packed, int part, int parts);
-  int64_t (*norm_width)(const Layer&);
   size_t (*forward_bytes)(const Layer&, const Input&, int n, int crew);
   void (*forward)(const Layer&, const char* packed, const Input&, const Output&, const Crew&);
   size_t (*backward_bytes)(const Layer&, const Input&, int n, int crew);

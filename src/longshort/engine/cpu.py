@@ -1,7 +1,7 @@
 """The CPU engine: the kernels in native/ behind autograd, for every cell, forward and backward. `Stream` runs one step at a time.
 
-Eager calls reach the extension straight from Python or through one autograd.Function; torch.compile and torch.export see one operator,
-longshort::lstm. Second derivatives go through the reference engine.
+Eager calls reach the extension straight from Python or through one autograd.Function; torch.compile and torch.export see one
+operator, longshort::lstm. Second derivatives go through the reference engine.
 """
 
 from __future__ import annotations
@@ -9,27 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import inf, prod
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
-from longshort.engine.contract import Call, Tape
+from longshort.engine import Call, Tape
 
-native: ModuleType | None
+native: Any = None
+MISSING = ""
 try:
-    from longshort import _native as native
-
-    MISSING = None
+    from longshort import _native as native  # type: ignore[no-redef]
 except ImportError as error:
-    native, MISSING = None, str(error)
+    MISSING = str(error)
 
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch", "gain_ih", "gain_hh", "gain_c")
 
-Optional = Tensor | None
+Maybe = Tensor | None
 
 
 def refuse(cell: Cell, call: Call) -> str | None:
@@ -48,21 +46,81 @@ def refuse(cell: Cell, call: Call) -> str | None:
 def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tensor, State, Tape | None]:
     """One layer in one direction; see `engine.run` for shapes."""
     x, kind = call.x, call.x.dtype
-    p = [None if (v := params.get(name)) is None or v.dtype == kind else v.to(kind) for name in NAMES]
-    p = [params.get(name) if v is None else v for name, v in zip(NAMES, p, strict=True)]
-    masks = call.masks or Masks()
-    train = torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, *state, *p))
+    own = [v if (v := params.get(name)) is None or v.dtype == kind else v.to(kind) for name in NAMES]
+    job = Job(x, *state, *own, call.lengths, call.resets, *(call.masks or Masks()), call.reverse)  # type: ignore[call-arg, arg-type]
+    train = torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, *state, *own))
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        keep = call.tape or train
-        y, h, c, gates, cells, *_ = torch.ops.longshort.lstm(x, *state, *p, call.lengths, call.resets, *masks, call.reverse, encode(cell), keep)
+        y, h, c, gates, cells, *_ = torch.ops.longshort.lstm(*job, encode(cell), call.tape or train)
     elif train:
-        y, h, c, gates, cells = Function.apply(cell, call, x, *state, *p)
+        y, h, c, gates, cells = Function.apply(cell, call.tape, *job)
     else:
-        y, h, c, gates, cells, *_ = _forward(cell, x, *state, p, call.lengths, call.resets, masks, call.reverse, call.tape, False)
+        y, h, c, gates, cells, *_ = run_forward(cell, job, call.tape, False)
     return y, State(h, c), Tape(cell, gates.detach(), cells.detach()) if call.tape else None
 
 
 # ---- the two calls into the extension ----
+
+
+class Job(NamedTuple):
+    """All that a call reads, in the order of the operator's schema; the extension gets the same as addresses."""
+
+    x: Tensor
+    h: Tensor
+    c: Tensor
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Maybe
+    bias_hh: Maybe
+    weight_hr: Maybe
+    weight_ch: Maybe
+    gain_ih: Maybe
+    gain_hh: Maybe
+    gain_c: Maybe
+    lengths: Maybe
+    resets: Maybe
+    drop_h: Maybe
+    drop_g: Maybe
+    zone_h: Maybe
+    zone_c: Maybe
+    reverse: bool
+
+    @property
+    def params(self) -> tuple[Maybe, ...]:
+        """In the order of NAMES."""
+        return tuple(self[3:12])
+
+    def dense(self) -> Job:
+        """The same, contiguous where the kernels want it so."""
+        x = self.x if self.x.stride(-1) == 1 or self.x.shape[-1] == 1 else self.x.contiguous()
+        return Job(x, *[v if v is None or v.is_contiguous() else v.contiguous() for v in self[1:18]], self.reverse)  # type: ignore[call-arg, arg-type]
+
+    def layer(self, cell: Cell) -> Any:
+        """What the extension knows of the cell and the sizes."""
+        return _layer(cell, self.x.dtype, self.x.shape[-1], self.weight_ih.shape[0] // len(cell.gates), self.bias_ih is not None)
+
+
+@lru_cache(maxsize=256)
+def _layer(cell: Cell, kind: torch.dtype, I: int, H: int, bias: bool) -> Any:
+    return native.Layer(TYPES[kind], cell.gates, I, H, cell.projection or H, bias, cell.peephole, cell.layer_norm,
+                        cell.projection is not None, *cell.zoneout, 1 / (1 - cell.drop_h), 1 / (1 - cell.drop_g),
+                        inf if cell.clip is None else cell.clip)  # fmt: skip
+
+
+def _norm_width(job: Job, H: int, cell: Cell) -> int:
+    """Entries of a normalised row as the extension keeps it, H padded to whole vectors."""
+    lanes = native.lanes(TYPES[job.x.dtype])
+    return (H + lanes - 1) // lanes * lanes * len(cell.gates)
+
+
+def _addresses(*tensors: Any) -> tuple[int, ...]:
+    return tuple([0 if v is None else v.data_ptr() for v in tensors])
+
+
+def _read(job: Job) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Addresses of the params, and of the rest with the sizes; the job must be dense and stay alive."""
+    (T, B, _), (x_t, x_b, _) = job.x.shape, job.x.stride()
+    at = _addresses(*job[:18])
+    return at[3:12], (T, B, at[0], x_t, x_b, *at[12:], int(job.reverse), at[1], at[2])
 
 
 def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -70,119 +128,76 @@ def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
 
 
 def _memory(*shape: int, dtype: torch.dtype) -> Any:
-    """Memory for what only backward reads: kept by the extension from one training step to the next, its pages mapped."""
-    assert native is not None
+    """For what only backward reads: kept by the extension from one training step to the next, its pages mapped."""
     return native.Memory(prod(shape) * dtype.itemsize)
 
 
-@lru_cache(maxsize=256)
-def _layer(cell: Cell, kind: torch.dtype, I: int, H: int, bias: bool) -> Any:
-    assert native is not None
-    return native.Layer(TYPES[kind], cell.gates, I, H, cell.projection or H, bias, cell.peephole, cell.layer_norm,
-                        cell.projection is not None, *cell.zoneout, 1 / (1 - cell.drop_h), 1 / (1 - cell.drop_g),
-                        inf if cell.clip is None else cell.clip)  # fmt: skip
-
-
-def _at(v: Optional) -> int:
-    return 0 if v is None else v.data_ptr()
-
-
-def _dense(v: Optional) -> Optional:
-    return v if v is None or v.is_contiguous() else v.contiguous()
-
-
-class _Inputs:
-    """What a call reads, made dense where the kernels want it so, and its addresses."""
-
-    def __init__(self, x: Tensor, h: Tensor, c: Tensor, params: Sequence[Optional], lengths: Optional, resets: Optional,
-                 masks: Masks, reverse: bool) -> None:  # fmt: skip
-        self.x = x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-        self.rest = [_dense(v) for v in (lengths, resets, *masks, h, c)]
-        self.own = [_dense(v) for v in params]
-        T, B = x.shape[:2]
-        rest = [_at(v) for v in self.rest]
-        self.input = (T, B, self.x.data_ptr(), self.x.stride(0), self.x.stride(1), *rest[:6], int(reverse), *rest[6:])
-        self.params = tuple([_at(v) for v in self.own])
-
-
-def _forward(cell: Cell, x: Tensor, h: Tensor, c: Tensor, params: Sequence[Optional], lengths: Optional, resets: Optional,
-             masks: Masks, reverse: bool, tape: bool, train: bool) -> list[Any]:  # fmt: skip
-    """y, h, c, then gates and cells (with tape or train), then what layer norm keeps (with train); None for what is not asked."""
-    assert native is not None
-    assert params[0] is not None
-    (T, B, I), kind, state, rows = x.shape, x.dtype, c.dtype, params[0].shape[0]
-    H, P = rows // len(cell.gates), cell.projection or rows // len(cell.gates)
-    layer = _layer(cell, kind, I, H, params[2] is not None)
-    ins = _Inputs(x, h, c, params, lengths, resets, masks, reverse)
-    y, hn, cn = _empty(T, B, P, dtype=kind), _empty(B, P, dtype=kind), _empty(B, H, dtype=state)
-    outs: list[Any] = [y, hn, cn, None, None, None, None, None]
-    new = _memory if train and not tape else _empty
+def run_forward(cell: Cell, job: Job, tape: bool, train: bool) -> list[Any]:
+    """y, h, c; gates and cells with `tape` or `train`; what layer norm keeps with `train`. None for what is not asked."""
+    (T, B, _), (rows, P), kind = job.x.shape, job.weight_hh.shape, job.x.dtype
+    H, state = rows // len(cell.gates), job.c.dtype
+    job, layer = job.dense(), job.layer(cell)
+    outs: list[Any] = [_empty(T, B, P, dtype=kind), _empty(B, P, dtype=kind), _empty(B, H, dtype=state), *[None] * 5]
+    new = _empty if tape else _memory
     if tape or train:
         outs[3:5] = new(T, B, rows, dtype=kind), new(T, B, H, dtype=state)
     if train and cell.layer_norm:
-        width = layer.norm_width()
+        width = _norm_width(job, H, cell)
         outs[5:] = new(T, B, width, dtype=kind), new(T, B, width, dtype=kind), new(T, B, 4, dtype=state)
-    native.forward(layer, ins.params, ins.input, tuple([_at(v) for v in outs]), torch.get_num_threads())
+    native.forward(layer, *_read(job), _addresses(*outs), torch.get_num_threads())
     return outs
 
 
-def _backward(cell: Cell, x: Tensor, h: Tensor, c: Tensor, params: Sequence[Optional], lengths: Optional, resets: Optional,
-              masks: Masks, reverse: bool, outs: Sequence[Optional], grads: Sequence[Optional], want_dx: bool) -> list[Optional]:  # fmt: skip
-    """The gradients of x (None unless wanted), h, c and the nine params."""
-    assert native is not None
-    assert params[0] is not None
-    (T, B, I), kind, state, rows = x.shape, x.dtype, c.dtype, params[0].shape[0]
-    layer = _layer(cell, kind, I, rows // len(cell.gates), params[2] is not None)
-    ins = _Inputs(x, h, c, params, lengths, resets, masks, reverse)
-    given = [_dense(v) for v in grads]
-    dx = _empty(T, B, I, dtype=kind) if want_dx else None
-    dh, dc = _empty(*h.shape, dtype=kind), _empty(*c.shape, dtype=state)
-    dp = [None if v is None else _empty(*v.shape, dtype=state) for v in params]
-    native.backward(layer, ins.params, ins.input, tuple([_at(v) for v in outs]),
-                    tuple([_at(v) for v in (*given, dx, dh, dc, *dp)]), torch.get_num_threads())  # fmt: skip
+def run_backward(cell: Cell, job: Job, outs: Sequence[Any], grads: Sequence[Maybe], want_dx: bool) -> list[Maybe]:
+    """The gradients of x (None unless wanted), h, c and the params, from those of y, h and c and from what forward kept."""
+    kind, state = job.x.dtype, job.c.dtype
+    job, layer = job.dense(), job.layer(cell)
+    given = [v if v is None else v.contiguous() for v in grads]
+    dx = _empty(*job.x.shape, dtype=kind) if want_dx else None
+    dh, dc = _empty(*job.h.shape, dtype=kind), _empty(*job.c.shape, dtype=state)
+    dp = [None if v is None else _empty(*v.shape, dtype=state) for v in job.params]
+    addresses = _addresses(*given, dx, dh, dc, *dp)
+    native.backward(layer, *_read(job), _addresses(*outs), addresses, torch.get_num_threads())
     return [dx, dh, dc, *(None if v is None else v.to(kind) for v in dp)]
 
 
 class Function(torch.autograd.Function):
-    """The eager boundary of autograd: cheaper than a registered operator by tens of microseconds a call."""
+    """The eager boundary of autograd: tens of microseconds cheaper per call than a registered operator."""
 
     @staticmethod
-    def forward(ctx: Any, cell: Cell, call: Call, x: Tensor, h: Tensor, c: Tensor, *params: Optional) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, cell: Cell, tape: bool, *inputs: Any) -> tuple[Tensor, ...]:
         """y, h, c, gates, cells."""
         ctx.set_materialize_grads(False)
-        ctx.cell, ctx.call = cell, call._replace(x=None)
-        outs = _forward(cell, x, h, c, params, call.lengths, call.resets, call.masks or Masks(), call.reverse, call.tape, True)
-        ctx.kept = outs[3:]
-        ctx.save_for_backward(x, h, c, outs[0], *params)
-        shown = outs[3:5] if call.tape else [x.new_empty(0), x.new_empty(0)]
+        job = Job(*inputs)
+        outs = run_forward(cell, job, tape, True)
+        ctx.cell, ctx.reverse, ctx.kept = cell, job.reverse, outs[3:]
+        ctx.save_for_backward(*job[:18], outs[0])
+        shown = outs[3:5] if tape else [job.x.new_empty(0), job.x.new_empty(0)]
         ctx.mark_non_differentiable(*shown)
         return (*outs[:3], *shown)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Optional) -> tuple[Any, ...]:
-        """With create_graph or batched gradients, through the reference, which autograd and vmap can follow."""
-        x, h, c, y, *params = ctx.saved_tensors
-        call = ctx.call._replace(x=x)
-        if torch.is_grad_enabled() or torch._C._functorch.peek_interpreter_stack() is not None:
-            return (None, None, *_through_reference(ctx.cell, call, h, c, params, grads[:3], ctx.needs_input_grad[2:]))
-        outs = [y, None, None, *ctx.kept]
-        got = _backward(ctx.cell, x, h, c, params, call.lengths, call.resets, call.masks or Masks(), call.reverse, outs, grads[:3],
-                        ctx.needs_input_grad[2])  # fmt: skip
-        return (None, None, *got)
+    def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
+        """With create_graph, through the reference, which is differentiable again."""
+        *inputs, y = ctx.saved_tensors
+        job = Job(*inputs, ctx.reverse)  # type: ignore[call-arg]
+        if torch.is_grad_enabled():
+            got = _through_reference(ctx.cell, job, grads[:3], ctx.needs_input_grad[2:14])
+        else:
+            got = run_backward(ctx.cell, job, [y, None, None, *ctx.kept], grads[:3], ctx.needs_input_grad[2])
+        return (None, None, *got, *[None] * 7)
 
 
-def _through_reference(cell: Cell, call: Call, h: Tensor, c: Tensor, params: Sequence[Optional], grads: Sequence[Optional],
-                       needed: Sequence[bool]) -> list[Optional]:  # fmt: skip
+def _through_reference(cell: Cell, job: Job, grads: Sequence[Maybe], needed: Sequence[bool]) -> list[Maybe]:
     from longshort.engine import reference
 
-    named = {k: v for k, v in zip(NAMES, params, strict=True) if v is not None}
-    with torch.enable_grad():
-        y, state, _ = reference.forward(cell, named, call._replace(tape=False), State(h, c))
+    call = Call(job.x, job.lengths, job.resets, Masks(job.drop_h, job.drop_g, job.zone_h, job.zone_c), job.reverse)
+    params = {k: v for k, v in zip(NAMES, job.params, strict=True) if v is not None}
+    y, state, _ = reference.forward(cell, params, call, State(job.h, job.c))
     pairs = [(v, g) for v, g in zip((y, *state), grads, strict=True) if g is not None and v.requires_grad]
-    inputs = [v if need else None for v, need in zip((call.x, h, c, *params), needed, strict=True)]
+    inputs = [v if need else None for v, need in zip(job[:12], needed, strict=True)]
     wanted = [v for v in inputs if v is not None]
-    got = iter(torch.autograd.grad([v for v, _ in pairs], wanted, [g for _, g in pairs],
-                                   create_graph=torch.is_grad_enabled(), allow_unused=True))  # fmt: skip
+    got = iter(torch.autograd.grad([v for v, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True))
     return [None if v is None else next(got) for v in inputs]
 
 
@@ -190,9 +205,9 @@ def _through_reference(cell: Cell, call: Call, h: Tensor, c: Tensor, params: Seq
 
 
 class Stream:
-    """A stack of unidirectional layers run one step at a time, without gradients: weights are packed once, and a step allocates nothing.
+    """A stack of unidirectional layers run one step at a time, without gradients.
 
-    Weights that change later are not seen: make a new Stream.
+    Weights are packed once, and a step allocates nothing. Weights that change later are not seen: make a new Stream.
 
     Args:
         cell: the variant of every layer.
@@ -206,22 +221,23 @@ class Stream:
     def __init__(self, cell: Cell, layers: Sequence[Params], batch: int) -> None:
         first = layers[0]["weight_ih"]
         why = refuse(cell, Call(first[None]))
-        if native is None or why is not None:
+        if why is not None:
             raise ValueError(f"engine 'cpu' cannot stream: {why}")
         self.dtype, self.batch, self.inputs = first.dtype, batch, first.shape[1]
         arithmetic = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
         self.states: list[State] = []
+        self._kept: list[Tensor] = []  # the extension writes there
         self._native = native.Stream(batch, torch.get_num_threads())
         for params in layers:
-            own = [_dense(None if (v := params.get(name)) is None else v.detach().to(self.dtype)) for name in NAMES]
-            assert own[0] is not None
-            I, H = own[0].shape[1], own[0].shape[0] // len(cell.gates)
+            own = {k: v.detach().to(self.dtype).contiguous() for k, v in params.items()}
+            rows, I = own["weight_ih"].shape
+            H = rows // len(cell.gates)
             P = cell.projection or H
             self.states.append(State(torch.zeros(batch, P, dtype=self.dtype), torch.zeros(batch, H, dtype=arithmetic)))
             self.y = torch.zeros(batch, P, dtype=self.dtype)
-            self._kept = [*getattr(self, "_kept", []), self.y]
-            layer = _layer(cell, self.dtype, I, H, own[2] is not None)
-            self._native.add(layer, tuple([_at(v) for v in own]), *(v.data_ptr() for v in (*self.states[-1], self.y)))
+            self._kept.append(self.y)
+            layer = _layer(cell, self.dtype, I, H, "bias_ih" in own)
+            self._native.add(layer, _addresses(*map(own.get, NAMES)), *_addresses(*self.states[-1], self.y))
         self._step, self._shape = self._native.step, torch.Size((batch, self.inputs))
 
     def step(self, x: Tensor) -> Tensor:
@@ -237,7 +253,8 @@ class Stream:
             ValueError: x has another shape, type or device.
         """
         if x.shape != self._shape or x.dtype is not self.dtype or not x.is_cpu:
-            raise ValueError(f"x must be {list(self._shape)} of {self.dtype} on the CPU, got {list(x.shape)} of {x.dtype} on {x.device}.")
+            came = f"{list(x.shape)} of {x.dtype} on {x.device}"
+            raise ValueError(f"x must be {list(self._shape)} of {self.dtype} on the CPU, got {came}.")
         self._step((x if x.is_contiguous() else x.contiguous()).data_ptr())
         return self.y
 
@@ -252,71 +269,72 @@ class Stream:
 
 def encode(cell: Cell) -> list[float]:
     """A cell as numbers, for the operator's schema."""
-    flags = [cell.forget, cell.peephole, cell.coupled, cell.layer_norm]
-    return [*map(float, flags), *cell.zoneout, cell.drop_h, cell.drop_g, float(cell.projection or 0), inf if cell.clip is None else cell.clip]
+    flags, rates = (cell.forget, cell.peephole, cell.coupled, cell.layer_norm), (*cell.zoneout, cell.drop_h, cell.drop_g)
+    return [*map(float, flags), *rates, float(cell.projection or 0), inf if cell.clip is None else cell.clip]
 
 
 @lru_cache(maxsize=256)
-def decode(numbers: tuple[float, ...]) -> Cell:
-    """The cell of `encode`."""
-    forget, peephole, coupled, layer_norm = (bool(v) for v in numbers[:4])
-    zone_h, zone_c, drop_h, drop_g, projection, clip = numbers[4:]
-    return Cell(forget, peephole, coupled, layer_norm, (zone_h, zone_c), drop_h, drop_g, int(projection) or None,
-                None if clip == inf else clip)  # fmt: skip
+def _decode(numbers: tuple[float, ...]) -> Cell:
+    *flags, zone_h, zone_c, drop_h, drop_g, projection, clip = numbers
+    forget, peephole, coupled, layer_norm = (bool(v) for v in flags)
+    bound = None if clip == inf else clip
+    return Cell(forget, peephole, coupled, layer_norm, (zone_h, zone_c), drop_h, drop_g, int(projection) or None, bound)
 
 
-_TENSORS = "Tensor x, Tensor h, Tensor c, " + ", ".join(f"Tensor? {name}" for name in NAMES)
-_REST = "Tensor? lengths, Tensor? resets, Tensor? drop_h, Tensor? drop_g, Tensor? zone_h, Tensor? zone_c, bool reverse, float[] cell"
-torch.library.define("longshort::lstm", f"({_TENSORS}, {_REST}, bool keep) -> Tensor[]")
-torch.library.define("longshort::lstm_backward", f"(Tensor?[] outs, Tensor?[] grads, {_TENSORS}, {_REST}, bool want_dx) -> Tensor[]")
+_JOB = (
+    ", ".join(f"Tensor{'' if k < 5 else '?'} {name}" for k, name in enumerate(Job._fields[:18])) + ", bool reverse, float[] cell"
+)
+torch.library.define("longshort::lstm", f"({_JOB}, bool keep) -> Tensor[]")
+torch.library.define("longshort::lstm_backward", f"(Tensor?[] outs, Tensor?[] grads, {_JOB}, bool want_dx) -> Tensor[]")
 
 
-def _some(outs: Sequence[Optional], like: Tensor) -> list[Tensor]:
+def _some(outs: Sequence[Maybe], like: Tensor) -> list[Tensor]:
     return [like.new_empty(0) if v is None else v for v in outs]
 
 
 @torch.library.impl("longshort::lstm", "CPU")
-def _op(x: Tensor, h: Tensor, c: Tensor, *rest: Any) -> list[Tensor]:
-    params, (lengths, resets), masks, (reverse, cell, keep) = rest[:9], rest[9:11], rest[11:15], rest[15:]
-    return _some(_forward(decode(tuple(cell)), x, h, c, params, lengths, resets, Masks(*masks), reverse, keep, keep), x)
+def _op(*args: Any) -> list[Tensor]:
+    *job, cell, keep = args
+    return _some(run_forward(_decode(tuple(cell)), Job(*job), keep, keep), job[0])
 
 
 @torch.library.impl("longshort::lstm_backward", "CPU")
-def _op_backward(outs: list[Tensor], grads: list[Optional], x: Tensor, h: Tensor, c: Tensor, *rest: Any) -> list[Tensor]:
-    params, (lengths, resets), masks, (reverse, cell, want_dx) = rest[:9], rest[9:11], rest[11:15], rest[15:]
-    return _some(_backward(decode(tuple(cell)), x, h, c, params, lengths, resets, Masks(*masks), reverse, outs, grads, want_dx), x)
+def _op_backward(outs: list[Tensor], grads: list[Maybe], *args: Any) -> list[Tensor]:
+    *job, cell, want_dx = args
+    return _some(run_backward(_decode(tuple(cell)), Job(*job), outs, grads, want_dx), job[0])
 
 
-@torch.library.register_fake("longshort::lstm")
-def _fake(x: Tensor, h: Tensor, c: Tensor, *rest: Any) -> list[Tensor]:
-    (T, B, _), rows, H, cell = x.shape, rest[0].shape[0], c.shape[1], decode(tuple(rest[16]))
-    outs = [x.new_empty(T, B, h.shape[1]), h.new_empty(h.shape), c.new_empty(c.shape)]
-    if not rest[17]:
-        return [*outs, *(x.new_empty(0) for _ in range(5))]
-    outs += [x.new_empty(T, B, rows), c.new_empty(T, B, H)]
+@torch.library.register_fake("longshort::lstm")  # type: ignore[untyped-decorator]
+def _fake(*args: Any) -> list[Tensor]:
+    *inputs, numbers, keep = args
+    job, cell = Job(*inputs), _decode(tuple(numbers))
+    (T, B, _), (rows, P), H = job.x.shape, job.weight_hh.shape, job.c.shape[1]
+    outs = [job.x.new_empty(T, B, P), job.h.new_empty(B, P), job.c.new_empty(B, H)]
+    if not keep:
+        return [*outs, *(job.x.new_empty(0) for _ in range(5))]
+    outs += [job.x.new_empty(T, B, rows), job.c.new_empty(T, B, H)]
     if not cell.layer_norm:
-        return [*outs, *(x.new_empty(0) for _ in range(3))]
-    width = _layer(cell, x.dtype, 1, int(H), True).norm_width()
-    return [*outs, x.new_empty(T, B, width), x.new_empty(T, B, width), c.new_empty(T, B, 4)]
+        return [*outs, *(job.x.new_empty(0) for _ in range(3))]
+    width = _norm_width(job, H, cell)
+    return [*outs, job.x.new_empty(T, B, width), job.x.new_empty(T, B, width), job.c.new_empty(T, B, 4)]
 
 
-@torch.library.register_fake("longshort::lstm_backward")
-def _fake_backward(outs: list[Tensor], grads: list[Optional], x: Tensor, h: Tensor, c: Tensor, *rest: Any) -> list[Tensor]:
-    shapes = [x.new_empty(x.shape) if rest[17] else x.new_empty(0), h.new_empty(h.shape), c.new_empty(c.shape)]
-    return [*shapes, *(x.new_empty(0) if v is None else v.new_empty(v.shape) for v in rest[:9])]
+@torch.library.register_fake("longshort::lstm_backward")  # type: ignore[untyped-decorator]
+def _fake_backward(outs: list[Tensor], grads: list[Maybe], *args: Any) -> list[Tensor]:
+    x, *rest = args[:12]
+    return [x.new_empty(x.shape if args[-1] else 0), *(x.new_empty(0) if v is None else v.new_empty(v.shape) for v in rest)]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.save_for_backward(*(v for v in inputs[:18]), *output)
+    ctx.save_for_backward(*inputs[:18], *output)
     ctx.rest, ctx.want_dx = inputs[18:20], ctx.needs_input_grad[0]
 
 
-def _op_vjp(ctx: Any, grads: list[Optional]) -> tuple[Any, ...]:
-    inputs, outs = ctx.saved_tensors[:18], list(ctx.saved_tensors[18:])
-    outs = [outs[0], None, None, *outs[3:]]
-    got = torch.ops.longshort.lstm_backward(outs, list(grads[:3]), *inputs, *ctx.rest, ctx.want_dx)
-    dx = got[0] if ctx.want_dx else None
-    return (dx, *got[1:3], *(None if v is None else g for v, g in zip(inputs[3:12], got[3:], strict=True)), *([None] * 9))
+def _op_vjp(ctx: Any, grads: list[Maybe]) -> tuple[Any, ...]:
+    job, outs = ctx.saved_tensors[:18], ctx.saved_tensors[18:]
+    kept = [outs[0], None, None, *outs[3:]]
+    dx, *got = torch.ops.longshort.lstm_backward(kept, list(grads[:3]), *job, *ctx.rest, ctx.want_dx)
+    return (dx if ctx.want_dx else None, *(None if v is None else g for v, g in zip(job[1:12], got, strict=True)), *[None] * 9)
 
 
 torch.library.register_autograd("longshort::lstm", _op_vjp, setup_context=_setup)

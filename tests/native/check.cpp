@@ -1,0 +1,166 @@
+// The kernels without Python, meant for the sanitizers: every variant and odd size on buffers of exact length, gradients against
+// differences, thread counts against each other, and the accuracy of sigmoid and tanh.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "run.h"
+#include "simd.h"
+
+using namespace longshort;
+
+namespace {
+
+int failures = 0;
+void expect(bool ok, const char* what, double got) {
+  if (ok) return;
+  std::printf("FAILED %s: %g\n", what, got);
+  failures++;
+}
+
+std::mt19937 random_bits(1);
+std::vector<double> normal(size_t n, double scale = 0.5) {
+  std::normal_distribution<double> d(0, scale);
+  std::vector<double> v(n);
+  for (auto& x : v) x = d(random_bits);
+  return v;
+}
+std::vector<uint8_t> coins(size_t n, double p) {
+  std::bernoulli_distribution d(p);
+  std::vector<uint8_t> v(n);
+  for (auto& x : v) x = d(random_bits);
+  return v;
+}
+
+struct Case {
+  Layer l;
+  int64_t T, B;
+  bool masks, reverse;
+  int threads;
+  std::vector<double> p[9], x, h0, c0;
+  std::vector<int64_t> lengths;
+  std::vector<uint8_t> resets, drop_h, drop_g, zone_h, zone_c;
+  std::vector<double> y, hn, cn, gates, cells, norm_ih, norm_hh, stats, wy, wh, wc, dx, dh0, dc0, dp[9];
+
+  Case(const Layer& layer, int64_t T, int64_t B, bool ragged, bool masks, bool reverse, int threads)
+      : l(layer), T(T), B(B), masks(masks), reverse(reverse), threads(threads) {
+    const int64_t rows = l.rows();
+    const size_t sizes[9] = {size_t(rows * l.I), size_t(rows * l.P), l.bias ? size_t(rows) : 0, l.bias ? size_t(rows) : 0,
+                             l.projection ? size_t(l.P * l.H) : 0, l.peephole ? size_t(l.peepholes() * l.H) : 0,
+                             l.layer_norm ? size_t(rows) : 0, l.layer_norm ? size_t(rows) : 0, l.layer_norm ? size_t(l.H) : 0};
+    for (int i = 0; i < 9; i++) p[i] = normal(sizes[i]), dp[i].resize(sizes[i]);
+    x = normal(T * B * l.I), h0 = normal(B * l.P), c0 = normal(B * l.H);
+    if (ragged) {
+      lengths.resize(B), resets = coins(T * B, 0.2);
+      for (auto& n : lengths) n = std::uniform_int_distribution<int64_t>(0, T)(random_bits);
+    }
+    if (masks) drop_h = coins(B * l.P, 0.7), drop_g = coins(T * B * l.H, 0.7), zone_h = coins(T * B * l.P, 0.3), zone_c = coins(T * B * l.H, 0.3);
+    y.resize(T * B * l.P), hn.resize(B * l.P), cn.resize(B * l.H), gates.resize(T * B * rows), cells.resize(T * B * l.H);
+    const int64_t lanes = isa().lanes(Type::f64), wide = (l.H + lanes - 1) / lanes * lanes * (rows / l.H);
+    if (l.layer_norm) norm_ih.resize(T * B * wide), norm_hh.resize(T * B * wide), stats.resize(T * B * 4);
+    wy = normal(y.size()), wh = normal(hn.size()), wc = normal(cn.size());
+    dx.resize(x.size()), dh0.resize(h0.size()), dc0.resize(c0.size());
+  }
+  template <class V>
+  static auto* at(V& v) { return v.empty() ? nullptr : v.data(); }
+  Params params() { return {at(p[0]), at(p[1]), at(p[2]), at(p[3]), at(p[4]), at(p[5]), at(p[6]), at(p[7]), at(p[8])}; }
+  Input input() {
+    return {T, B, x.data(), B * l.I, l.I, at(lengths), at(resets), at(drop_h), at(drop_g), at(zone_h), at(zone_c), reverse, h0.data(), c0.data()};
+  }
+  Output output() {
+    return {y.data(), hn.data(), cn.data(), gates.data(), cells.data(), at(norm_ih), at(norm_hh), at(stats)};
+  }
+  double loss() {
+    longshort::forward(l, params(), input(), output(), threads);
+    double sum = 0;
+    for (size_t i = 0; i < y.size(); i++) sum += y[i] * wy[i];
+    for (size_t i = 0; i < hn.size(); i++) sum += hn[i] * wh[i];
+    for (size_t i = 0; i < cn.size(); i++) sum += cn[i] * wc[i];
+    return sum;
+  }
+  void gradients() {
+    loss();
+    const Grads g{wy.data(), wh.data(), wc.data(), dx.data(), dh0.data(), dc0.data(), at(dp[0]), at(dp[1]), at(dp[2]),
+                  at(dp[3]), at(dp[4]), at(dp[5]), at(dp[6]), at(dp[7]), at(dp[8])};
+    longshort::backward(l, params(), input(), output(), g, threads);
+  }
+  // Along one random direction of all inputs at once: the difference quotient against the gradients.
+  void check(const char* name) {
+    gradients();
+    std::vector<std::pair<std::vector<double>*, std::vector<double>>> all = {{&x, dx}, {&h0, dh0}, {&c0, dc0}};
+    for (int i = 0; i < 9; i++) all.push_back({&p[i], dp[i]});
+    double slope = 0, size = 0;
+    std::vector<std::vector<double>> ways;
+    for (auto& [v, g] : all) {
+      ways.push_back(normal(v->size(), 1));
+      for (size_t i = 0; i < v->size(); i++) slope += ways.back()[i] * g[i], size += g[i] * g[i];
+    }
+    const double step = 1e-6;
+    const auto moved = [&](double by) {
+      for (size_t k = 0; k < all.size(); k++)
+        for (size_t i = 0; i < all[k].first->size(); i++) (*all[k].first)[i] += by * ways[k][i];
+      return loss();
+    };
+    const double up = moved(step), down = moved(-2 * step);
+    moved(step);
+    const double error = std::fabs((up - down) / (2 * step) - slope) / (1 + std::sqrt(size));
+    expect(error < 1e-6, name, error);
+    gradients();
+    const std::vector<double> was_y = y, was_dx = dx, was_dw = dp[0];
+    const int before = threads;
+    gradients();
+    expect(dp[0] == was_dw && dx == was_dx, "gradients repeat", 0);
+    for (threads = 1; threads <= 3; threads++) {
+      loss();
+      expect(y == was_y, "outputs do not depend on threads", threads);
+    }
+    threads = before;
+  }
+};
+
+template <class C>
+void accuracy(double allowed_sigmoid, double allowed_tanh) {
+  using namespace longshort::LS_ISA;
+  double worst[2] = {};
+  for (int64_t i = -200000; i <= 200000; i++) {
+    const C x = C(i) * C(1e-4) * (i % 7 ? C(1) : C(1e-4));
+    C got[2][V<C>];
+    store<C>(got[0], sigmoid<C>(set<C>(x))), store<C>(got[1], LS_ISA::tanh<C>(set<C>(x)));
+    const long double want[2] = {1 / (1 + std::exp(-(long double)x)), std::tanh((long double)x)};
+    for (int k = 0; k < 2; k++) {
+      const long double ulp = std::max((long double)std::numeric_limits<C>::min(),
+                                       std::ldexp((long double)std::numeric_limits<C>::epsilon(), std::ilogb(want[k])));
+      worst[k] = std::max(worst[k], double(std::fabs(got[k][0] - want[k]) / ulp));
+    }
+  }
+  std::printf("%s: sigmoid %.2f ulp, tanh %.2f ulp\n", sizeof(C) == 4 ? "float" : "double", worst[0], worst[1]);
+  expect(worst[0] <= allowed_sigmoid, "sigmoid", worst[0]), expect(worst[1] <= allowed_tanh, "tanh", worst[1]);
+  const C inf = std::numeric_limits<C>::infinity(), nan = std::numeric_limits<C>::quiet_NaN();
+  const auto one = [](Vec<C> v) { return v[0]; };
+  expect(one(sigmoid<C>(set<C>(inf))) == 1 && one(sigmoid<C>(set<C>(-inf))) < C(1e-37), "sigmoid at infinity", 0);
+  expect(one(LS_ISA::tanh<C>(set<C>(inf))) == 1 && one(LS_ISA::tanh<C>(set<C>(-inf))) == -1, "tanh at infinity", 0);
+  expect(std::isnan(one(sigmoid<C>(set<C>(nan)))) && std::isnan(one(LS_ISA::tanh<C>(set<C>(nan)))), "NaN", 0);
+}
+
+}  // namespace
+
+int main() {
+  std::printf("instruction set %s\n", isa().name);
+  accuracy<float>(2.5, 3);
+  accuracy<double>(3, 4);
+  const int64_t sizes[][4] = {{0, 3, 2, 5}, {4, 0, 2, 5}, {1, 1, 1, 1}, {5, 7, 3, 9}, {3, 13, 63, 63}, {4, 5, 9, 100}, {40, 2, 5, 33}};
+  const double inf = std::numeric_limits<double>::infinity();
+  for (const auto& [T, B, I, H] : sizes)
+    for (int kind = 0; kind < 3; kind++)
+      for (int bits = 0; bits < 16; bits++) {
+        const bool peephole = bits & 1, norm = bits & 2, projection = bits & 4, noise = bits & 8;
+        const Layer l{Type::f64, Gates(kind), I, H, projection ? H / 2 + 1 : H, bits % 3 != 0, peephole, norm, projection,
+                      noise ? 0.3 : 0., noise ? 0.2 : 0., noise ? 1 / 0.7 : 1., noise ? 1 / 0.7 : 1., bits % 5 == 4 ? 0.5 : inf};
+        Case(l, T, B, bits % 2 == 1, noise && kind != 1, bits % 4 >= 2, 1 + bits % 3).check("gradient");
+      }
+  std::printf(failures ? "%d failures\n" : "all hold\n", failures);
+  return failures != 0;
+}

@@ -1,0 +1,318 @@
+"""The native engine against the reference: every variant, every way to call it, each instruction set of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from laws import ALONE, VARIANTS, Case, same
+from longshort.cell import Cell, State
+from longshort.engine import Call, cpu, run
+from longshort.engine import reference as truth
+
+pytestmark = pytest.mark.skipif(cpu.native is None, reason="the extension is not built; test_without_extension still runs")
+
+WAYS = ("plain", "lengths", "resets", "reverse", "no bias", "evaluation", "all")
+ODD = [(1, 1, 1, 1), (7, 9, 63, 5), (3, 13, 2, 63), (4, 20, 5, 100), (40, 3, 3, 20), (300, 2, 2, 33)]  # T, B, I, H
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch):
+    """All memory that the engine gets is full of NaN, so that what it does not write is seen."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(cpu, "_empty", lambda *shape, dtype: torch.full(shape, torch.nan, dtype=dtype))
+    cpu.native.poison(True)
+    yield
+    cpu.native.poison(False)
+
+
+def make(cell: Cell, way: str, T=6, B=5, I=3, H=7, dtype=torch.float64) -> Case:
+    case = Case.make(cell, "cpu", T, B, I, H, bias=way != "no bias", dtype=dtype, training=way != "evaluation")
+    call = {}
+    if way in ("lengths", "all"):
+        call["lengths"] = torch.randint(0, T + 1, (B,))
+        case.call.x[torch.arange(T)[:, None] >= call["lengths"]] = torch.nan
+    if way in ("resets", "all"):
+        call["resets"] = torch.rand(T, B) < 0.3
+    return case.with_call(reverse=way in ("reverse", "all"), **call)
+
+
+def on_reference(case: Case, dtype=None) -> dict[str, torch.Tensor]:
+    if dtype is not None:
+        to = lambda v: v.to(dtype)  # noqa: E731
+        case = replace(case, params={k: to(v) for k, v in case.params.items()}, call=case.call._replace(x=to(case.call.x)),
+                       state=State(*map(to, case.state)))  # fmt: skip
+    return replace(case, engine="reference").grads()
+
+
+def within_budget(case: Case) -> None:
+    """Error against float64 at most twice the reference's in the same precision, plus one rounding; per tensor, root mean square."""
+    exact, rough, got = on_reference(case, torch.float64), on_reference(case), case.grads()
+    one = torch.finfo(case.call.x.dtype).eps
+    for k, v in exact.items():
+        if v.numel():
+            size = v.numel() ** 0.5
+            scale = v.norm() / size
+            allowed = 2 * (rough[k].double() - v).norm() / size + one * scale
+            error = (got[k].double() - v).norm() / size
+            assert error <= allowed, f"{k}: error {error:.3g}, allowed {allowed:.3g}, of {scale:.3g}"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("cell", VARIANTS, ids=str)
+def test_equals_the_reference(cell, way):
+    case = make(cell, way)
+    same(on_reference(case), case.grads(), atol=1e-11)
+
+
+@pytest.mark.parametrize("size", ODD, ids=str)
+@pytest.mark.parametrize(
+    "cell", [Cell(), Cell(layer_norm=True), Cell(projection=9, peephole=True, coupled=True), Cell(zoneout=(0.3, 0.2))], ids=str
+)
+def test_odd_sizes(cell, size):
+    for dtype in (torch.float64, torch.float32):
+        T, B, I, H = size
+        case = make(cell, "lengths", T, B, I, H, dtype)
+        same(on_reference(case), case.grads(), atol=1e-10) if dtype == torch.float64 else within_budget(case)
+
+
+@pytest.mark.parametrize("size", [(0, 3), (3, 0), (0, 0)], ids=str)
+@pytest.mark.parametrize("cell", [Cell(), Cell(layer_norm=True, projection=3)], ids=str)
+def test_nothing_to_do(cell, size):
+    case = make(cell, "plain", *size)
+    same(on_reference(case), case.grads())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("cell", VARIANTS, ids=str)
+def test_error_budget(cell, dtype):
+    within_budget(make(cell, "plain", T=9, B=8, I=12, H=35, dtype=dtype))
+    within_budget(make(cell, "all", T=9, B=7, I=11, H=35, dtype=dtype))
+
+
+@pytest.mark.parametrize("cell", [*ALONE, VARIANTS[-1]], ids=str)
+def test_gradcheck(cell):
+    case = make(cell, "all", T=3, B=2, I=2, H=3)
+    x = case.call.x.nan_to_num()
+    names, leaves = list(case.params), [v.requires_grad_() for v in (x, *case.state, *case.params.values())]
+
+    def f(x, h, c, *params):
+        y, s, _ = run(cell, dict(zip(names, params, strict=True)), case.call._replace(x=x), State(h, c), "cpu")
+        return y, s.h, s.c
+
+    assert torch.autograd.gradcheck(f, leaves)
+    assert torch.autograd.gradgradcheck(f, leaves)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", VARIANTS, ids=str)
+def test_tape(cell, reverse):
+    case = make(cell, "lengths").with_call(tape=True, reverse=reverse)
+    for grad in (False, True):
+        params = {k: v.clone().requires_grad_(grad) for k, v in case.params.items()}
+        _, _, tape = run(cell, params, case.call, case.state, "cpu")
+        _, _, want = run(cell, params, case.call, case.state, "reference")
+        same({"gates": want.gates, "cells": want.cells}, {"gates": tape.gates, "cells": tape.cells})
+
+
+def test_strided_and_expanded_inputs():
+    case = Case.make(Cell(), "cpu", T=5, B=6, I=4, H=8)
+    for x in (
+        case.call.x.transpose(0, 1).contiguous().transpose(0, 1),
+        case.call.x.repeat(1, 1, 2)[..., ::2],
+        case.call.x[:1].expand(5, 6, 4),
+    ):
+        other = case.with_call(x=x)
+        same(replace(other, engine="reference").run(), other.run())
+
+
+def test_threads_do_not_change_outputs():
+    before = torch.get_num_threads()
+    for cell in (Cell(), Cell(layer_norm=True), Cell(projection=20)):
+        for B in (1, 3, 40):
+            case = make(cell, "lengths", T=30, B=B, I=20, H=50, dtype=torch.float32)
+            got = {}
+            for n in (1, 2, 3, 5):
+                torch.set_num_threads(n)
+                got[n] = [case.grads() for _ in range(2)]
+            torch.set_num_threads(before)
+            for a, b in got.values():
+                same(a, b, atol=0)  # gradients too repeat bit for bit
+                same(got[1][0], a, ("y", "h", "c"), atol=0)
+
+
+def test_several_callers_at_once():
+    case = make(Cell(), "plain", T=30, B=16, I=20, H=50, dtype=torch.float32)
+    want, got = case.grads(), [None] * 6
+
+    def work(k):
+        for _ in range(5):
+            got[k] = case.grads()
+
+    callers = [threading.Thread(target=work, args=(k,)) for k in range(len(got))]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join()
+    for g in got:
+        same(want, g, atol=0)
+
+
+FORK = """
+import os, sys, torch
+from longshort.cell import Cell
+from longshort.engine import Call, run
+cell = Cell()
+p = {k: torch.randn(s, requires_grad=True) for k, s in cell.shapes(20, 50).items()}
+x = torch.randn(30, 40, 20)
+def go():
+    y = run(cell, p, Call(x), None, "cpu")[0]
+    return y, torch.autograd.grad(y.sum(), p["weight_hh"])[0]
+want = go()
+with torch.no_grad():
+    want = run(cell, p, Call(x), None, "cpu")[0]
+    child = os.fork()
+    if not child:
+        os._exit(0 if torch.equal(run(cell, p, Call(x), None, "cpu")[0], want) else 1)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def python(script: str, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", script], env=os.environ | env, capture_output=True, text=True, timeout=120)
+
+
+def test_safe_after_fork():
+    done = python(FORK)
+    assert done.returncode == 0, done.stderr
+
+
+EACH = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+from laws import Case, same
+from test_engine_cpu import on_reference, within_budget, make
+from longshort.cell import Cell
+from longshort.engine import cpu
+assert cpu.native.isa() == {isa!r}, cpu.native.isa()
+cpu.native.poison(True)
+torch.manual_seed(0)
+for cell in (Cell(), Cell(layer_norm=True, peephole=True, clip=0.3), Cell(coupled=True, projection=9), Cell(forget=False, zoneout=(0.3, 0.2))):
+    for H in (1, 37, 64):
+        case = make(cell, "all", T=7, B=9, I=5, H=H)
+        same(on_reference(case), case.grads(), atol=1e-10)
+        for dtype in (torch.float32, torch.bfloat16):
+            within_budget(make(cell, "all", T=7, B=9, I=5, H=H, dtype=dtype))
+"""
+
+
+@pytest.mark.parametrize("isa", cpu.native.instruction_sets() if cpu.native else [])
+def test_each_instruction_set(isa):
+    done = python(EACH.format(tests=os.path.dirname(__file__), isa=isa), LONGSHORT_CPU=isa)
+    assert done.returncode == 0, done.stderr
+
+
+def test_unknown_instruction_set_is_refused():
+    done = python("from longshort.engine import cpu; cpu.native.isa()", LONGSHORT_CPU="mmx")
+    assert "LONGSHORT_CPU must name an instruction set of this machine: " in done.stderr
+    assert "got 'mmx'." in done.stderr
+
+
+def test_without_extension():
+    done = python("import sys; sys.modules['longshort._native'] = None\n"
+                  "import torch, longshort\nfrom longshort.engine import Call, Cell, explain\n"
+                  "print(explain(Cell(peephole=True), Call(torch.zeros(2, 3, 4)))); longshort.LSTM(4, 5)(torch.zeros(2, 3, 4))")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "cpu: refuses: the native extension is not installed" in done.stdout
+
+
+@pytest.mark.parametrize("cell", [Cell(), Cell(layer_norm=True, projection=3)], ids=str)
+def test_compiled_is_one_node(cell):
+    case = Case.make(cell, "cpu", T=5, B=3, I=4, H=6)
+    names, leaves = list(case.params), [v.requires_grad_() for v in (case.call.x, *case.params.values())]
+    lengths = torch.tensor([5, 2, 0])
+
+    def f(x, *params):
+        return run(cell, dict(zip(names, params, strict=True)), Call(x, lengths), None, "cpu")[0]
+
+    graphs = []
+    compiled = torch.compile(f, fullgraph=True, backend=lambda g, _: graphs.append(g) or g)
+    torch.testing.assert_close(compiled(*leaves), f(*leaves), rtol=0, atol=0)
+    assert [str(n.target) for n in graphs[0].graph.nodes].count("longshort.lstm") == 1
+    through = torch.compile(f, fullgraph=True, backend="aot_eager")
+    for a, b in zip(
+        torch.autograd.grad(through(*leaves).sin().sum(), leaves),
+        torch.autograd.grad(f(*leaves).sin().sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cell", [Cell(), Cell(layer_norm=True, projection=3, zoneout=(0.3, 0.2))], ids=str)
+def test_operator_keeps_its_contract(cell):
+    case = Case.make(cell, "cpu", T=4, B=3, I=2, H=5)
+    params = [None if (v := case.params.get(k)) is None else v.requires_grad_() for k in cpu.NAMES]
+    args = (case.call.x, *case.state, *params, None, None, *(case.call.masks or [None] * 4), False, cpu.encode(cell), True)
+    assert set(torch.library.opcheck(torch.ops.longshort.lstm, args).values()) == {"SUCCESS"}
+
+
+def test_exported_is_one_node():
+    import longshort
+
+    lstm = longshort.LSTM(3, 4, engine="cpu").eval()
+    x = torch.randn(5, 2, 3)
+    exported = torch.export.export(lstm, (x,))
+    assert exported.graph_module.code.count("torch.ops.longshort.lstm") == 1
+    torch.testing.assert_close(exported.module()(x)[0], lstm(x)[0], rtol=0, atol=0)
+
+
+def test_refusals():
+    cell, x = Cell(), torch.zeros(2, 3, 4)
+    assert cpu.refuse(cell, Call(x)) is None
+    assert cpu.refuse(cell, Call(x.to("meta"))) == "it runs on a CPU, and x is on meta."
+    assert cpu.refuse(cell, Call(x.half())) == "its kernels are for float32, float64 and bfloat16, and x is float16."
+    said = []
+    torch.func.vmap(lambda v: said.append(cpu.refuse(cell, Call(v))) or v)(x[None])
+    assert said == ["the native LSTM cannot be transformed by torch.func."]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("cell", ALONE, ids=str)
+def test_stream(cell, dtype):
+    B, T, I, H = 3, 6, 5, 40
+    a = Case.make(cell, "cpu", T, B, I, H, dtype=dtype, training=False)
+    b = Case.make(cell, "cpu", T, B, cell.projection or H, H, dtype=dtype, training=False)
+    stream = cpu.Stream(cell, [a.params, b.params], B)
+    zero = State(*(torch.zeros_like(v) for v in a.state))
+    resets = torch.zeros(T, B, dtype=torch.bool)
+    resets[3, 1] = True
+    low = truth.forward(cell, a.params, a.call._replace(resets=resets), zero)[0]
+    want, state, _ = truth.forward(cell, b.params, Call(low, resets=resets), zero)
+    for t in range(T):
+        if t == 3:
+            stream.reset([1])
+        got = stream.step(a.call.x[t])
+        tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 4e-2}[dtype]
+        torch.testing.assert_close(got, want[t], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(stream.states[-1].c, state.c, rtol=4e-2 if dtype == torch.bfloat16 else 1e-5, atol=4e-2)
+    stream.reset()
+    again = stream.step(a.call.x[0])
+    torch.testing.assert_close(again, want[0], rtol=tolerance, atol=tolerance)
+
+
+def test_stream_says_what_is_wrong():
+    params = {k: torch.zeros(s) for k, s in Cell().shapes(3, 4).items()}
+    stream = cpu.Stream(Cell(), [params], 2)
+    with pytest.raises(
+        ValueError, match=r"x must be \[2, 3\] of torch.float32 on the CPU, got \[2, 4\] of torch.float32 on cpu."
+    ):
+        stream.step(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="engine 'cpu' cannot stream: its kernels are for float32"):
+        cpu.Stream(Cell(), [{k: v.half() for k, v in params.items()}], 2)
