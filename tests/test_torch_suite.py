@@ -116,7 +116,7 @@ def test_forward(engine, k):
 @each_sample
 def test_gradients_are_those_of_torch(engine, k):
     """torch compares CPU with GPU so; we compare with torch.nn.LSTM. Repeated backward passes through one graph add up."""
-    for m, args, sample in built(engine, k, requires_grad=True):
+    for m, args, sample in built(engine, k, modes=one_mode(k), requires_grad=True):
         theirs = torch_twin(m, sample)
         douts = drawn(m(*args))
         got = backward(m, args, douts, times=2)
@@ -156,7 +156,7 @@ def test_repr(k):
 @each_engine
 @each_sample
 def test_pickle(engine, k):
-    for m, args, _ in built(engine, k, [torch.float32]):
+    for m, args, _ in built(engine, k, [torch.float32], one_mode(k)):
         out = m(*args)
         file = io.BytesIO()
         torch.save(m, file)
@@ -231,7 +231,7 @@ def test_gradgrad(engine, k):
 @each_sample
 def test_partial_gradients(engine, k):
     """Whichever single argument or parameter requires a gradient, it is the one that it has among all."""
-    for m, args, _ in built(engine, k, [torch.float64], requires_grad=True):
+    for m, args, _ in built(engine, k, [torch.float64], one_mode(k), requires_grad=True):
         douts = drawn(m(*args))
         _, expected = backward(m, args, douts)
         leaves = [*tree_leaves(args), *m.parameters()]
@@ -244,7 +244,7 @@ def test_partial_gradients(engine, k):
 
 
 @pytest.mark.slow
-@each_engine
+@pytest.mark.parametrize("engine", engines())
 @each_sample
 def test_grad_all(engine, k):
     """Both modes, both checks, and then each parameter alone beside the arguments, as torch does it."""

@@ -178,10 +178,10 @@ class Function(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
-        """With create_graph, through the reference, which is differentiable again."""
+        """With create_graph or batched gradients, through the reference, which autograd and vmap can follow."""
         *inputs, y = ctx.saved_tensors
         job = Job(*inputs, ctx.reverse)  # type: ignore[call-arg]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not all(g is None or torch._C._has_storage(g) for g in grads):
             got = _through_reference(ctx.cell, job, grads[:3], ctx.needs_input_grad[2:14])
         else:
             got = run_backward(ctx.cell, job, [y, None, None, *ctx.kept], grads[:3], ctx.needs_input_grad[2])
@@ -193,11 +193,13 @@ def _through_reference(cell: Cell, job: Job, grads: Sequence[Maybe], needed: Seq
 
     call = Call(job.x, job.lengths, job.resets, Masks(job.drop_h, job.drop_g, job.zone_h, job.zone_c), job.reverse)
     params = {k: v for k, v in zip(NAMES, job.params, strict=True) if v is not None}
-    y, state, _ = reference.forward(cell, params, call, State(job.h, job.c))
+    with torch.enable_grad():
+        y, state, _ = reference.forward(cell, params, call, State(job.h, job.c))
     pairs = [(v, g) for v, g in zip((y, *state), grads, strict=True) if g is not None and v.requires_grad]
     inputs = [v if need else None for v, need in zip(job[:12], needed, strict=True)]
     wanted = [v for v in inputs if v is not None]
-    got = iter(torch.autograd.grad([v for v, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True))
+    outs, given, twice = [v for v, _ in pairs], [g for _, g in pairs], torch.is_grad_enabled()
+    got = iter(torch.autograd.grad(outs, wanted, given, create_graph=twice, allow_unused=True))
     return [None if v is None else next(got) for v in inputs]
 
 
