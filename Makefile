@@ -35,10 +35,13 @@ unit: $(READY)  ## all tests but the slow proofs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
 
 slow: $(READY)  ## the slow proofs
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2
 
 native: $(READY) ## the C++ on its own, under the address and undefined-behaviour sanitizers
-	$(BIN)/python tests/native/run.py
+	$(BIN)/cmake -S . -B build/check -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=Sanitize \
+	  -DLONGSHORT_PYTHON=OFF -DLONGSHORT_TESTS=ON
+	$(BIN)/cmake --build build/check
+	$(BIN)/ctest --test-dir build/check --output-on-failure
 
 bench-engine: $(READY) ## time the engine beside its rivals: JSON under benchmarks/results/, tables in README.md
 	$(BIN)/python -m benchmarks.run engine && $(BIN)/python -m benchmarks.table

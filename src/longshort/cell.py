@@ -60,8 +60,8 @@ class Cell:
     Args:
         forget: False is the 1997 cell without a forget gate, f = 1. Hochreiter & Schmidhuber 1997; Gers et al. 2000.
         peephole: the gates see the cell. Gers & Schmidhuber 2000.
-        coupled: i = 1 - f; there is no input gate. Greff et al. 2017 (their f = 1 - i with the signs of one gate
-            turned); ONNX `input_forget`.
+        coupled: i = 1 - f; there is no input gate. Greff et al. 2017, whose f = 1 - i (as ONNX's `input_forget`) is this
+            cell with the signs of the gate's parameters turned.
         layer_norm: normalise W_ih x + b_ih, W_hh h + b_hh and c, each with a learned gain. Ba et al. 2016.
         zoneout: probabilities (of h, of c) that a unit keeps its previous value, in [0, 1]; in evaluation the
             expectation is used. Krueger et al. 2017.
