@@ -172,7 +172,11 @@ struct Backward {
     u.clip = C(l.clip), u.clipped = !std::isinf(l.clip);
     u.dropped = in.drop_g, u.scale_g = C(l.scale_g);
     if (in.drop_g) u.kept = load_mask<C>(in.drop_g + at * H + v, n);
-    u.c1 = l.zone_c ? u.bound(u.bare()) : load<C>((const C*)out.cells + at * H + v, n);
+    u.c1 = load<C>((const C*)out.cells + at * H + v, n);
+    if (l.zone_c) {  // the cell before zoneout: rebuilt where it is not the one kept
+      const Vec<C> rebuilt = u.bound(u.bare());
+      u.c1 = in.zone_c ? pick<C>(load_mask<C>(in.zone_c + at * H + v, n), rebuilt, u.c1) : rebuilt;
+    }
     return u;
   }
   LS_INLINE void keep_m(int64_t hb, int64_t k, Vec<C> value) {

@@ -64,8 +64,8 @@ struct Unit {
   LS_INLINE void carousel_back(Vec<C> dc1, Back& b) const {
     if (see) dc1 = dc1 + b.da[R::o] * w(R::see_o);
     if (clipped) {
-      const Vec<C> c = bare();
-      dc1 = pick<C>((c <= clip) & (c >= -clip), dc1, Vec<C>{});
+      const Vec<C> c = bare();  // on the bound itself only an exact c_t passes: a tape of bfloat16 gates cannot tell the rest
+      dc1 = pick<C>(((c1 < clip) & (c1 > -clip)) | (c == clip) | (c == -clip), dc1, Vec<C>{});
     }
     Vec<C> dg = dc1 * i();  // (5')
     if (dropped) dg = pick<C>(kept, dg * scale_g, Vec<C>{});

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "run.h"
@@ -51,7 +52,7 @@ struct Case {
     const size_t sizes[9] = {size_t(rows * l.I), size_t(rows * l.P), l.bias ? size_t(rows) : 0, l.bias ? size_t(rows) : 0,
                              l.projection ? size_t(l.P * l.H) : 0, l.peephole ? size_t(l.peepholes() * l.H) : 0,
                              l.layer_norm ? size_t(rows) : 0, l.layer_norm ? size_t(rows) : 0, l.layer_norm ? size_t(l.H) : 0};
-    for (int i = 0; i < 9; i++) p[i] = normal(sizes[i]), dp[i].resize(sizes[i]);
+    for (int i = 0; i < 9; i++) p[i] = normal(sizes[i], 0.5 / std::sqrt(i < 2 ? 1. + double(l.P) / 4 : 1.)), dp[i].resize(sizes[i]);
     x = normal(T * B * l.I), h0 = normal(B * l.P), c0 = normal(B * l.H);
     if (ragged) {
       lengths.resize(B), resets = coins(T * B, 0.2);
@@ -88,7 +89,7 @@ struct Case {
     longshort::backward(l, params(), input(), output(), g, threads);
   }
   // Along one random direction of all inputs at once: the difference quotient against the gradients.
-  void check(const char* name) {
+  void check(const char* name, int bits) {
     gradients();
     std::vector<std::pair<std::vector<double>*, std::vector<double>>> all = {{&x, dx}, {&h0, dh0}, {&c0, dc0}};
     for (int i = 0; i < 9; i++) all.push_back({&p[i], dp[i]});
@@ -107,7 +108,10 @@ struct Case {
     const double up = moved(step), down = moved(-2 * step);
     moved(step);
     const double error = std::fabs((up - down) / (2 * step) - slope) / (1 + std::sqrt(size));
-    expect(error < 1e-6, name, error);
+    std::string all_of = std::string(name) + " T B I H =";
+    for (const int64_t n : {T, B, l.I, l.H}) all_of += " " + std::to_string(n);
+    all_of += " gates " + std::to_string(int(l.gates)) + " variant " + std::to_string(bits);
+    expect(error < 1e-6, all_of.c_str(), error);
     gradients();
     const std::vector<double> was_y = y, was_dx = dx, was_dw = dp[0];
     const int before = threads;
@@ -158,8 +162,8 @@ int main() {
       for (int bits = 0; bits < 16; bits++) {
         const bool peephole = bits & 1, norm = bits & 2, projection = bits & 4, noise = bits & 8;
         const Layer l{Type::f64, Gates(kind), I, H, projection ? H / 2 + 1 : H, bits % 3 != 0, peephole, norm, projection,
-                      noise ? 0.3 : 0., noise ? 0.2 : 0., noise ? 1 / 0.7 : 1., noise ? 1 / 0.7 : 1., bits % 5 == 4 ? 0.5 : inf};
-        Case(l, T, B, bits % 2 == 1, noise && kind != 1, bits % 4 >= 2, 1 + bits % 3).check("gradient");
+                      noise ? 0.3 : 0., noise ? 0.2 : 0., noise ? 1 / 0.7 : 1., noise ? 1 / 0.7 : 1., bits % 5 == 4 && T * B * H < 500 ? 0.5 : inf};  // differences fail at a kink
+        Case(l, T, B, bits % 2 == 1, noise && kind != 1, bits % 4 >= 2, 1 + bits % 3).check("gradient", bits);
       }
   std::printf(failures ? "%d failures\n" : "all hold\n", failures);
   return failures != 0;
