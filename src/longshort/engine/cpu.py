@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
-from longshort.engine import Call, Tape
+from longshort.engine.contract import Call, Tape
 
 native: Any = None
 MISSING = ""
