@@ -183,7 +183,7 @@ struct Forward {
   }
 
   void gates(int64_t t, int n, int64_t done, int now) {
-    alignas(64) C tile[R_MAX<G> * GV];
+    alignas(64) C tile[R_MAX<G> * GV], c1[R_MAX<G> * L];
     for (int64_t hb = mine(m.nb, crew.rank); hb < mine(m.nb, crew.rank + 1); hb++)
       tiles(n, [&](int64_t r0, int64_t w) {  // (1)
         const bool norm = l.layer_norm, fused = !pre_mode;
@@ -191,11 +191,16 @@ struct Forward {
         Kernel<N>::template gates<G>(w, init, norm || fused ? 0 : wide, fused ? x_rows + r0 : nullptr, m.Iu(), m.panel_ih(hb),
                                      h_rows[now] + r0, m.Pu(), m.panel_hh(hb), norm ? hh + r0 * wide + hb * GV : tile, norm ? wide : GV);
         if (norm) return;
-        for (int r = 0; r < w; r++) {
-          const int slot = int(r0) + r;
-          auto u = unit(t, slot, hb, tile + r * GV);
+        for (int r = 0; r < w; r++) {  // two loops: the chain of operations of one row is long, and several rows fit in flight
+          auto u = unit(t, int(r0) + r, hb, tile + r * GV);
           u.carousel();
-          finish_unit(u, t, slot, hb, u.c1, now);
+          for (int g = 0; g < G; g++) store<C>(tile + r * GV + g * L, u.q[g]);
+          store<C>(c1 + r * L, u.c1);
+        }
+        for (int r = 0; r < w; r++) {
+          auto u = unit(t, int(r0) + r, hb, tile + r * GV);
+          u.c1 = load<C>(c1 + r * L);
+          finish_unit(u, t, int(r0) + r, hb, u.c1, now);
         }
       });
     if (!l.layer_norm) return;

@@ -18,6 +18,11 @@ inline constexpr int64_t units(int64_t k) {
 }
 
 template <class N>
+LS_INLINE typename N::E element(typename N::S v) {
+  if constexpr (sizeof(typename N::E) == sizeof(v)) return v;
+  else return widen(v);
+}
+template <class N>
 LS_INLINE Vec<typename N::C> load_units(const typename N::U* p) {
   Vec<typename N::C> v;
   memcpy(&v, p, LS_BYTES);
@@ -163,16 +168,28 @@ struct Blocks {
   int64_t at(int64_t j) const { return v0(j) * V<typename N::C> * K; }
   int64_t size() const { return vectors() * V<typename N::C> * K; }
 
-  // Packs block j from src(k, column), k counting elements.
+  // Packs block j from line(k), a row of the matrix or null for zeros; `all` rows.
   template <class F>
-  void pack(typename N::U* dst, int64_t j, int64_t k_elements, F src) const {
-    constexpr int L = V<typename N::C>;
-    auto* d = (typename N::E*)(dst + at(j));
-    const int64_t w = nv(j) * L, c0 = v0(j) * L;
-    for (int64_t k = 0; k < K * KP<N>; k++)
+  void pack(typename N::U* dst, int64_t j, int64_t all, F line) const {
+    constexpr int64_t L = V<typename N::C>;
+    const int64_t w = nv(j) * L, c0 = v0(j) * L, real = cols - c0 < w ? cols - c0 : w;
+    for (int64_t k = 0; k < K * KP<N>; k++) {
+      auto* d = (typename N::E*)(dst + at(j)) + k / KP<N> * w * KP<N> + k % KP<N>;
+      const typename N::S* src = k < all ? line(k) : nullptr;
+      for (int64_t c = 0; c < real; c++) d[c * KP<N>] = src ? element<N>(src[c0 + c]) : typename N::E{};
+      for (int64_t c = real; c < w; c++) d[c * KP<N>] = typename N::E{};
+    }
+  }
+  // Packs a part of the blocks from the transpose of the matrix, [cols][rows].
+  void pack_columns(typename N::U* dst, int64_t part, int64_t parts, const typename N::S* src, int64_t rows) const {
+    constexpr int64_t L = V<typename N::C>;
+    for (int64_t j = cut(count(), parts, part); j < cut(count(), parts, part + 1); j++) {
+      auto* d = (typename N::E*)(dst + at(j));
+      const int64_t w = nv(j) * L, c0 = v0(j) * L;
       for (int64_t c = 0; c < w; c++)
-        d[((k / KP<N>)*w + c) * KP<N> + k % KP<N>] =
-            k < k_elements && c0 + c < cols ? src(k, c0 + c) : typename N::E{};
+        for (int64_t k = 0; k < K * KP<N>; k++)
+          d[(k / KP<N> * w + c) * KP<N> + k % KP<N>] = k < rows && c0 + c < cols ? element<N>(src[(c0 + c) * rows + k]) : typename N::E{};
+    }
   }
 
   // out[row][columns of block j] = sum of a over `segments` runs of K / segments units, `step` units apart in each row.
@@ -226,9 +243,10 @@ template <class N>
 LS_INLINE const typename N::U* paired(const typename N::E* b, int64_t rows, int64_t w, typename N::U* tmp) {
   if constexpr (KP<N> == 1) return b;
   else {
-    for (int64_t k = 0; k < units<N>(rows); k++)
-      for (int64_t c = 0; c < w; c++)
-        tmp[k * w + c] = uint32_t(b[2 * k * w + c].bits) | (2 * k + 1 < rows ? uint32_t(b[(2 * k + 1) * w + c].bits) << 16 : 0);
+    const auto* p = (const uint16_t*)b;
+    for (int64_t k = 0; k + 1 < rows; k += 2, p += 2 * w)
+      for (int64_t c = 0; c < w; c++) tmp[k / 2 * w + c] = uint32_t(p[c]) | uint32_t(p[w + c]) << 16;
+    for (int64_t c = 0; rows % 2 && c < w; c++) tmp[rows / 2 * w + c] = p[c];
     return tmp;
   }
 }

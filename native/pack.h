@@ -31,7 +31,7 @@ struct Packed {
   const Layer& l;
   int64_t nb, Hp, Pp;  // vectors of hidden units; H and P padded to vectors
   bool backward;
-  U *panels, *hr;                        // forward: [nb][I + P units][GV]; W_hr as a right-hand matrix [H, P]
+  U *panels, *hr;                        // forward: [nb][I units][GV], then [nb][P units][GV]; W_hr as a right-hand matrix [H, P]
   U *hh_t, *ih_t, *hr_t;                 // backward: right-hand matrices [nb GV, P], [nb GV, I], [P, H]
   C *bias, *bias_hh;                     // [nb][GV]; their sum in the first unless there is layer norm
   C *see, *gain_ih, *gain_hh, *gain_c;   // [3][Hp], [nb][GV] twice, [Hp]
@@ -43,8 +43,8 @@ struct Packed {
   Blocks<N> hh_t_blocks() const { return {units<N>(nb * GV), l.P}; }
   Blocks<N> ih_t_blocks() const { return {units<N>(nb * GV), l.I}; }
   Blocks<N> hr_t_blocks() const { return {Pu(), l.H}; }
-  const U* panel_ih(int64_t hb) const { return panels + hb * (Iu() + Pu()) * GV; }
-  const U* panel_hh(int64_t hb) const { return panel_ih(hb) + Iu() * GV; }
+  const U* panel_ih(int64_t hb) const { return panels + hb * Iu() * GV; }
+  const U* panel_hh(int64_t hb) const { return panels + (nb * Iu() + hb * Pu()) * GV; }
   int64_t row(int64_t hb, int g, int lane) const { return hb * L + lane < l.H ? g * l.H + hb * L + lane : -1; }
   int tail(int64_t hb) const { return int(hb * L + L <= l.H ? L : l.H - hb * L); }
 
@@ -63,10 +63,7 @@ struct Packed {
     bytes = m.used;
   }
 
-  static E element(S v) {
-    if constexpr (sizeof(E) == sizeof(S)) return v;
-    else return widen(v);
-  }
+  static E element(S v) { return longshort::LS_ISA::element<N>(v); }
   static void elements(E* to, const S* from, int64_t n) {
     if constexpr (sizeof(E) == sizeof(S)) memcpy(to, from, n * sizeof(E));
     else
@@ -74,17 +71,25 @@ struct Packed {
   }
   // A panel's part: rows of w [G*H, cols] to [units][G][V].
   void pack_panel(U* dst, int64_t hb, const S* w, int64_t cols) const {
-    constexpr int64_t step = 16;  // columns at a time: the target lines stay in the first-level cache
+    constexpr int unit = KP<N>;
     E* d = (E*)dst;
-    const int64_t all = units<N>(cols) * KP<N>;
-    for (int64_t k0 = 0; k0 < all; k0 += step)
-      for (int g = 0; g < G; g++)
+    const int64_t all = units<N>(cols), whole = sizeof(S) == sizeof(E) ? cols / unit / L * L : 0;  // squares of L by L units
+    for (int64_t k0 = 0; k0 < whole; k0 += L)
+      for (int g = 0; g < G; g++) {
+        Vec<C> square[L];
         for (int lane = 0; lane < L; lane++) {
-          const int64_t r = row(hb, g, lane), k1 = k0 + step < all ? k0 + step : all, kr = r < 0 ? k0 : k1 < cols ? k1 : cols;
-          int64_t k = k0;
-          for (; k < kr; k++) d[((k / KP<N>)*GV + g * L + lane) * KP<N> + k % KP<N>] = element(w[r * cols + k]);
-          for (; k < k1; k++) d[((k / KP<N>)*GV + g * L + lane) * KP<N> + k % KP<N>] = E{};
+          const int64_t r = row(hb, g, lane);
+          square[lane] = r < 0 ? Vec<C>{} : load_units<N>((const U*)(w + r * cols + k0 * unit));
         }
+        transpose<C>(square);
+        for (int k = 0; k < L; k++) memcpy(dst + (k0 + k) * GV + g * L, &square[k], LS_BYTES);
+      }
+    for (int g = 0; g < G; g++)
+      for (int lane = 0; lane < L; lane++) {
+        const int64_t r = row(hb, g, lane);
+        for (int64_t k = whole * unit; k < all * unit; k++)
+          d[((k / unit) * GV + g * L + lane) * unit + k % unit] = r >= 0 && k < cols ? element(w[r * cols + k]) : E{};
+      }
   }
   void pack(const Params& p, int part, int parts) const {
     const auto get = [](const void* v, int64_t i) { return v && i >= 0 ? C(widen(((const S*)v)[i])) : C(0); };
@@ -105,22 +110,22 @@ struct Packed {
         if (l.layer_norm) gain_c[h] = get(p.gain_c, h < l.H ? h : -1);
       }
     }
-    const auto each = [&](const Blocks<N>& b, U* dst, int64_t k, auto src) {
-      for (int64_t j = cut(b.count(), parts, part); j < cut(b.count(), parts, part + 1); j++) b.pack(dst, j, k, src);
+    const auto each = [&](const Blocks<N>& b, U* dst, int64_t k, auto line) {
+      for (int64_t j = cut(b.count(), parts, part); j < cut(b.count(), parts, part + 1); j++) b.pack(dst, j, k, line);
     };
     const S *ih = (const S*)p.weight_ih, *hh = (const S*)p.weight_hh, *w = (const S*)p.weight_hr;
-    const auto turned = [&](const S* m, int64_t cols) {  // rows of the weights in the order of the panels
-      return [=, this](int64_t k, int64_t c) {
+    const auto turned = [&](const S* weights, int64_t cols) {  // rows of the weights in the order of the panels
+      return [=, this](int64_t k) {
         const int64_t r = row(k / GV, int(k % GV / L), int(k % L));
-        return r < 0 ? E{} : element(m[r * cols + c]);
+        return r < 0 ? nullptr : weights + r * cols;
       };
     };
     if (backward) {
       each(hh_t_blocks(), hh_t, nb * GV, turned(hh, l.P));
       each(ih_t_blocks(), ih_t, nb * GV, turned(ih, l.I));
     }
-    if (l.projection && backward) each(hr_t_blocks(), hr_t, l.P, [&](int64_t k, int64_t c) { return element(w[k * l.H + c]); });
-    if (l.projection && !backward) each(hr_blocks(), hr, l.H, [&](int64_t k, int64_t c) { return element(w[c * l.H + k]); });
+    if (l.projection && backward) each(hr_t_blocks(), hr_t, l.P, [&](int64_t k) { return w + k * l.H; });
+    if (l.projection && !backward) hr_blocks().pack_columns(hr, part, parts, w, l.H);
   }
 };
 

@@ -64,7 +64,7 @@ struct Plan {
   int crews, size;
   std::vector<int32_t> rows, len;            // crew by crew, each longest first
   std::vector<std::vector<std::pair<int, int>>> groups;  // of each crew: [from, to) in rows
-  int most = 0;
+  std::vector<int> sizes;                    // of the groups, each once
   mutable std::vector<Barrier> barriers;
 
   Plan(const Layer& l, const Input& in, int threads) {
@@ -81,7 +81,7 @@ struct Plan {
     std::iota(order.begin(), order.end(), 0);
     if (in.lengths) std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return in.lengths[a] > in.lengths[b]; });
     const double panel = double(isa().packed_bytes(l, false));
-    const int64_t group = panel < 400e3 ? 96 : 1 << 30;
+    const int64_t group = panel < 400e3 ? 36 : 1 << 30;
     for (int c = 0; c < crews; c++) {
       const int from = int(rows.size());
       if (in.lengths)
@@ -92,7 +92,8 @@ struct Plan {
       auto& g = groups.emplace_back();
       for (int64_t p = 0; p < parts; p++) {
         g.emplace_back(from + int(n * p / parts), from + int(n * (p + 1) / parts));
-        most = std::max(most, g.back().second - g.back().first);
+        const int n_group = g.back().second - g.back().first;
+        if (std::find(sizes.begin(), sizes.end(), n_group) == sizes.end()) sizes.push_back(n_group);
       }
     }
     barriers.resize(crews);
@@ -100,6 +101,13 @@ struct Plan {
     for (const int32_t b : rows) len.push_back(int32_t(in.lengths ? std::clamp<int64_t>(in.lengths[b], 0, in.T) : in.T));
   }
   int threads() const { return crews * size; }
+  // The most that `bytes_of` says for any group: fewer sequences may run more steps in a chunk, and need more.
+  template <class F>
+  size_t most(F bytes_of) const {
+    size_t bytes = 0;
+    for (const int n : sizes) bytes = std::max(bytes, bytes_of(n));
+    return bytes;
+  }
 
   template <class F>
   void each(char* const* scratch, char* const* sums, F f) const {
@@ -132,7 +140,7 @@ void forward(const Layer& l, const Params& p, const Input& in, const Output& out
   const Scratch packed(a.packed_bytes(l, false));
   const int n = plan.threads();
   team_run(n, [&](int i) { a.pack(l, p, false, packed.data(), i, n); });
-  const Pieces scratch(plan.crews, a.forward_bytes(l, in, plan.most, plan.size));
+  const Pieces scratch(plan.crews, plan.most([&](int k) { return a.forward_bytes(l, in, k, plan.size); }));
   plan.each(scratch.data.data(), nullptr, [&](const Crew& crew) { a.forward(l, packed.data(), in, out, crew); });
 }
 
@@ -143,7 +151,8 @@ void backward(const Layer& l, const Params& p, const Input& in, const Output& ou
   large_pages(gr.dx, size_t(in.T) * in.B * l.I * 2);
   const int n = plan.threads();
   const size_t bytes = a.sums_bytes(l, plan.size);
-  const Pieces sums(plan.crews, bytes), scratch(plan.crews, a.backward_bytes(l, in, plan.most, plan.size));
+  const Pieces sums(plan.crews, bytes),
+      scratch(plan.crews, plan.most([&](int k) { return a.backward_bytes(l, in, k, plan.size); }));
   team_run(n, [&](int i) {
     a.pack(l, p, true, packed.data(), i, n);
     if (i % plan.size == 0) std::memset(sums.data[i / plan.size], 0, bytes);
@@ -162,7 +171,7 @@ struct Stream::Impl {
     Pieces scratch;
     Level(const Layer& layer, const Params& p, const Input& input, const Output& output, int threads)
         : l(layer), in(input), out(output), packed(isa().packed_bytes(l, false)), plan(l, in, threads),
-          scratch(plan.crews, isa().forward_bytes(l, in, plan.most, plan.size)) {
+          scratch(plan.crews, plan.most([&](int n) { return isa().forward_bytes(l, in, n, plan.size); })) {
       isa().pack(l, p, false, packed.data(), 0, 1);
     }
   };

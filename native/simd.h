@@ -94,6 +94,13 @@ LS_INLINE void store(C* p, Vec<C> v) {
 template <class C>
 LS_INLINE void store(bf16* p, Vec<C> v) {  // to nearest even; a NaN stays one
   static_assert(sizeof(C) == 4);
+#if defined(__AVX512BF16__)
+  if constexpr (LS_BYTES == 64) {
+    const __m256bh h = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(p, &h, 32);
+    return;
+  }
+#endif
   const Int<C> u = (Int<C>)v;
   const Int<C> even = (u + 0x7fff + ((u >> 16) & 1)) >> 16, nan = (u >> 16) | 0x40;
   const Int<C> r = (v == v) ? even : nan;
@@ -143,6 +150,24 @@ LS_INLINE Vec<C> tail(Vec<C> v, int n) {  // zero from lane n on
   return pick<C>(lane < n, v, Vec<C>{});
 }
 
+// Transposes V vectors in place: log2(V) rounds of interleaving the first half with the second.
+template <class C>
+LS_INLINE void transpose(Vec<C>* r) {
+  constexpr int n = V<C>;
+  Int<C> low, high;
+  for (int i = 0; i < n; i++) low[i] = i / 2 + i % 2 * n, high[i] = n / 2 + i / 2 + i % 2 * n;
+  for (int round = 1; round < n; round *= 2) {
+    Vec<C> s[n];
+#pragma GCC unroll 16
+    for (int i = 0; i < n / 2; i++) {
+      s[2 * i] = __builtin_shuffle(r[i], r[i + n / 2], low);
+      s[2 * i + 1] = __builtin_shuffle(r[i], r[i + n / 2], high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; i++) r[i] = s[i];
+  }
+}
+
 // ---- exp, sigmoid, tanh. Range reduction after Cody & Waite 1980: x = n ln 2 + r, |r| <= ln(2) / 2, exp(x) = 2^n (1 + p(r)).
 // float: p(r) = r + r^2 q(r), q the polynomial of degree 4 through the Chebyshev nodes: 2.5e-8 relative; sigmoid 2 ulp, tanh 3 ulp.
 // double: the Taylor series to r^13, 5e-18 relative; sigmoid and tanh 4 ulp. (tests/native measures them.)
@@ -174,8 +199,8 @@ template <class C>
 LS_INLINE Vec<C> divide(Vec<C> a, Vec<C> b) {  // b finite, and not below 1 in magnitude
 #if defined(__AVX512F__)
   if constexpr (LS_BYTES == 64 && sizeof(C) == 4) {  // 14 bits and one step of Newton's: half the time of a division
-    const Vec<C> r = (Vec<C>)_mm512_rcp14_ps((__m512)b), e = a * r;
-    return (a - b * e) * r + e;
+    const __m512 r = _mm512_rcp14_ps((__m512)b), e = _mm512_mul_ps((__m512)a, r);
+    return (Vec<C>)_mm512_fmadd_ps(_mm512_fnmadd_ps((__m512)b, e, (__m512)a), r, e);
   }
 #endif
   return a / b;

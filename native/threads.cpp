@@ -97,6 +97,10 @@ void large_pages(void* p, size_t bytes) {
 }
 
 Scratch::Scratch(size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  data_ = (char*)std::aligned_alloc(64, bytes_ = (bytes + 63) & ~size_t(63));  // no slack, and none is kept
+  std::memset(data_, 0xff, bytes_);
+#else
   const size_t unit = bytes < PAGE ? 4096 : PAGE;
   bytes_ = (bytes + unit) / unit * unit;
   {
@@ -118,9 +122,13 @@ Scratch::Scratch(size_t bytes) {
     large_pages(data_, bytes_);
   }
   if (pool->poison) std::memset(data_, 0xff, bytes_);
+#endif
 }
 
 Scratch::~Scratch() {
+#if defined(__SANITIZE_ADDRESS__)
+  std::free(data_);
+#else
   const std::lock_guard<std::mutex> lock(pool->lock);
   pool->free.emplace_back(data_, bytes_);
   pool->bytes += bytes_;
@@ -129,6 +137,7 @@ Scratch::~Scratch() {
     std::free(pool->free.front().first);
     pool->free.erase(pool->free.begin());
   }
+#endif
 }
 
 void Scratch::poison(bool on) { pool->poison = on; }
@@ -142,7 +151,7 @@ void Barrier::wait() {
     return;
   }
   for (int i = 0; turn.load(std::memory_order_acquire) == now; i++)
-    if (i < 20000) relax();
+    if (i < 1000) relax();
     else std::this_thread::yield();
 }
 

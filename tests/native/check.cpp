@@ -155,7 +155,7 @@ int main() {
   std::printf("instruction set %s\n", isa().name);
   accuracy<float>(2.5, 3);
   accuracy<double>(3, 4);
-  const int64_t sizes[][4] = {{0, 3, 2, 5}, {4, 0, 2, 5}, {1, 1, 1, 1}, {5, 7, 3, 9}, {3, 13, 63, 63}, {4, 5, 9, 100}, {40, 2, 5, 33}};
+  const int64_t sizes[][4] = {{0, 3, 2, 5}, {4, 0, 2, 5}, {1, 1, 1, 1}, {5, 7, 3, 9}, {3, 13, 63, 63}, {4, 5, 9, 100}, {40, 2, 5, 33}, {5, 129, 2, 9}, {3, 300, 1, 7}};
   const double inf = std::numeric_limits<double>::infinity();
   for (const auto& [T, B, I, H] : sizes)
     for (int kind = 0; kind < 3; kind++)
