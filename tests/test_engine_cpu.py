@@ -16,8 +16,6 @@ from longshort.cell import Cell, State
 from longshort.engine import Call, cpu, run
 from longshort.engine import reference as truth
 
-pytestmark = pytest.mark.skipif(cpu.native is None, reason="the extension is not built; test_without_extension still runs")
-
 WAYS = ("plain", "lengths", "resets", "reverse", "no bias", "evaluation", "all")
 ODD = [(1, 1, 1, 1), (7, 9, 63, 5), (3, 13, 2, 63), (4, 20, 5, 100), (40, 3, 3, 20), (300, 2, 2, 33)]  # T, B, I, H
 
