@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -41,12 +42,24 @@ def make(cell: Cell, way: str, T=6, B=5, I=3, H=7, dtype=torch.float64) -> Case:
     return case.with_call(reverse=way in ("reverse", "all"), **call)
 
 
+@contextmanager
+def threads(n: int):
+    """torch's thread count for a while; with one, tiny products do not wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def on_reference(case: Case, dtype=None) -> dict[str, torch.Tensor]:
     if dtype is not None:
         to = lambda v: v.to(dtype)  # noqa: E731
         case = replace(case, params={k: to(v) for k, v in case.params.items()}, call=case.call._replace(x=to(case.call.x)),
                        state=State(*map(to, case.state)))  # fmt: skip
-    return replace(case, engine="reference").grads()
+    with threads(1):
+        return replace(case, engine="reference").grads()
 
 
 def within_budget(*cases: Case) -> None:
@@ -102,8 +115,9 @@ def test_gradcheck(cell):
         y, s, _ = run(cell, dict(zip(names, params, strict=True)), case.call._replace(x=x), State(h, c), "cpu")
         return y, s.h, s.c
 
-    assert torch.autograd.gradcheck(f, leaves)
-    assert torch.autograd.gradgradcheck(f, leaves)
+    with threads(1):
+        assert torch.autograd.gradcheck(f, leaves)
+        assert torch.autograd.gradgradcheck(f, leaves)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -129,15 +143,13 @@ def test_strided_and_expanded_inputs():
 
 
 def test_threads_do_not_change_outputs():
-    before = torch.get_num_threads()
     for cell in (Cell(), Cell(layer_norm=True), Cell(projection=20)):
         for B in (1, 3, 40):
             case = make(cell, "lengths", T=30, B=B, I=20, H=50, dtype=torch.float32)
             got = {}
             for n in (1, 2, 3, 5):
-                torch.set_num_threads(n)
-                got[n] = [case.grads() for _ in range(2)]
-            torch.set_num_threads(before)
+                with threads(n):
+                    got[n] = [case.grads() for _ in range(2)]
             for a, b in got.values():
                 same(a, b, atol=0)  # gradients too repeat bit for bit
                 same(got[1][0], a, ("y", "h", "c"), atol=0)
@@ -203,7 +215,7 @@ for cell in (Cell(), Cell(layer_norm=True, peephole=True, clip=0.3), Cell(couple
         case = make(cell, "all", T=7, B=9, I=5, H=H)
         same(on_reference(case), case.grads(), atol=1e-10)
         for dtype in (torch.float32, torch.bfloat16):
-            within_budget(*(make(replace(cell, clip=None), "all", T=4, B=9, I=5, H=H, dtype=dtype) for _ in range(6)))
+            within_budget(*(make(replace(cell, clip=None), "all", T=4, B=9, I=5, H=H, dtype=dtype) for _ in range(4)))
 """
 
 
