@@ -54,7 +54,7 @@ struct Backward {
   const U** rows_of[2];
   const U** dh1_rows;
   U *ax, *ah, *ar;            // x, h_{t-1} and dh1 as left-hand operands
-  C *row, *du;                // this member's: [2][wide], [Hp]
+  C *rows, *du, *halves;      // layer norm: da [n][wide], the gradient of (7)'s norm [n][Hp], the two means of each row [n][6]
   E* line;                    // this member's: one row of x or h
   U* pair;                    // this member's: a panel in pairs
   size_t bytes;
@@ -74,11 +74,12 @@ struct Backward {
     dh1 = a.take<E>(l.projection ? most * m.Pp : 0), mt = a.take<E>(l.projection ? most * m.Hp : 0);
     dh1_rows = a.take<const U*>(l.projection ? most : 0);
     ax = a.take<U>((I + 1) * units<N>(most)), ah = a.take<U>(hx * units<N>(most)), ar = a.take<U>(l.projection ? P * units<N>(most) : 0);
+    rows = a.take<C>(l.layer_norm ? n * wide : 0), du = a.take<C>(l.layer_norm ? n * m.Hp : 0);
+    halves = a.take<C>(l.layer_norm ? n * 6 : 0);
     for (int r = 0; r < crew.size; r++) {
-      C *rw = a.take<C>(l.layer_norm ? 2 * wide : 0), *u = a.take<C>(l.layer_norm ? m.Hp : 0);
       E* ln = a.take<E>((I > P ? I : P) + 1 + L);
       U* pr = a.take<U>(KPN > 1 ? units<N>(most) * 4 * L : 0);
-      if (r == crew.rank) row = rw, du = u, line = ln, pair = pr;
+      if (r == crew.rank) line = ln, pair = pr;
     }
     bytes = a.used;
   }
@@ -104,7 +105,7 @@ struct Backward {
         if (!n) continue;
         if (l.projection) unproject(t, n, done);
         if (l.layer_norm) {
-          for (int64_t slot = mine(n, crew.rank); slot < mine(n, crew.rank + 1); slot++) normalised_row(t, int(slot), done + slot);
+          normalised_rows(t, mine(n, crew.rank), mine(n, crew.rank + 1), done);
         } else {
           for (int slot = 0; slot < n; slot++)
             for (int64_t hb = mine(m.nb, crew.rank); hb < mine(m.nb, crew.rank + 1); hb++) plain_unit(t, slot, hb, done + slot);
@@ -217,48 +218,65 @@ struct Backward {
     for (int g = 0; g < G; g++) store<C>(da[0] + (hb * most + k) * GV + g * L, b.da[g]);
   }
 
-  void normalised_row(int64_t t, int slot, int64_t k) {
-    const int64_t at = t * B + crew.rows[slot];
-    const C* stats = (const C*)out.stats + at * 4;
-    const C mean = stats[2], rstd = stats[3];
-    Vec<C> s1{}, s2{};
-    for (int64_t hb = 0; hb < m.nb; hb++) {
-      const auto u = unit(t, slot, hb);
-      Back b;
-      const Vec<C> n = tail<C>((u.c1 - mean) * rstd, m.tail(hb)), gain = load<C>(m.gain_c + hb * L), th = tanh<C>(n * gain);
-      if (l.projection) keep_m(hb, k, u.q[Rows<K>::o] * th);
-      const Vec<C> d = u.expose_back(take_dm(t, slot, hb), th, b), dn = d * gain;
-      C* s = sums.gain_c[crew.rank] + hb * L;
-      store<C>(s, load<C>(s) + d * n);
-      s1 += dn, s2 += dn * n;
-      store<C>(du + hb * L, dn), store<C>(row + hb * GV + Rows<K>::o * L, b.da[Rows<K>::o]);
+  // Layer norm's way through (7') to (1'), for slots [from, to): sums of a row first, then what needs them; row after row in each loop,
+  // so that the sums of several are under way at a time.
+  void normalised_rows(int64_t t, int64_t from, int64_t to, int64_t done) {
+    constexpr int o = Rows<K>::o;
+    for (int64_t slot = from; slot < to; slot++) {
+      const C* stats = (const C*)out.stats + (t * B + crew.rows[slot]) * 4;
+      Vec<C> s1{}, s2{};
+      for (int64_t hb = 0; hb < m.nb; hb++) {
+        const auto u = unit(t, int(slot), hb);
+        Back b;
+        const Vec<C> n = tail<C>((u.c1 - stats[2]) * stats[3], m.tail(hb)), gain = load<C>(m.gain_c + hb * L), th = tanh<C>(n * gain);
+        if (l.projection) keep_m(hb, done + slot, u.q[o] * th);
+        const Vec<C> d = u.expose_back(take_dm(t, int(slot), hb), th, b), dn = d * gain;
+        C* s = sums.gain_c[crew.rank] + hb * L;
+        store<C>(s, load<C>(s) + d * n);
+        s1 += dn, s2 += dn * n;
+        store<C>(du + slot * m.Hp + hb * L, dn), store<C>(rows + slot * wide + hb * GV + o * L, b.da[o]);
+      }
+      halves[slot * 6] = sum<C>(s1) / C(H), halves[slot * 6 + 1] = sum<C>(s2) / C(H);
     }
-    const C m1 = sum<C>(s1) / C(H), m2 = sum<C>(s2) / C(H);
-    for (int64_t hb = 0; hb < m.nb; hb++) {
-      const auto u = unit(t, slot, hb);
-      Back b;
-      Vec<C> rest;
-      const Vec<C> n = (u.c1 - mean) * rstd, dc1 = take_dc(t, slot, hb, rest);
-      b.da[Rows<K>::o] = load<C>(row + hb * GV + Rows<K>::o * L);
-      u.carousel_back(dc1 + tail<C>(rstd * (load<C>(du + hb * L) - (m1 + n * m2)), m.tail(hb)), b);
-      leave(t, slot, hb, b, rest);
-      for (int g = 0; g < G; g++) store<C>(row + hb * GV + g * L, b.da[g]);
+    for (int64_t slot = from; slot < to; slot++) {
+      const int64_t at = t * B + crew.rows[slot];
+      const C* stats = (const C*)out.stats + at * 4;
+      C* half = halves + slot * 6;
+      Vec<C> s[4] = {};
+      for (int64_t hb = 0; hb < m.nb; hb++) {
+        const auto u = unit(t, int(slot), hb);
+        Back b;
+        Vec<C> rest;
+        C* row = rows + slot * wide + hb * GV;
+        const Vec<C> n = (u.c1 - stats[2]) * stats[3], dc1 = take_dc(t, int(slot), hb, rest);
+        b.da[o] = load<C>(row + o * L);
+        u.carousel_back(dc1 + tail<C>(stats[3] * (load<C>(du + slot * m.Hp + hb * L) - (half[0] + n * half[1])), m.tail(hb)), b);
+        leave(t, int(slot), hb, b, rest);
+        for (int g = 0; g < G; g++) {
+          store<C>(row + g * L, b.da[g]);
+          gain_sums(b.da[g], (const S*)out.norm_ih + at * wide, m.gain_ih, sums.gain_ih[crew.rank], hb * GV + g * L, s);
+          gain_sums(b.da[g], (const S*)out.norm_hh + at * wide, m.gain_hh, sums.gain_hh[crew.rank], hb * GV + g * L, s + 2);
+        }
+      }
+      for (int i = 0; i < 4; i++) half[2 + i] = sum<C>(s[i]) / C(G * H);
     }
-    normalise_back((const S*)out.norm_ih + at * wide, m.gain_ih, sums.gain_ih[crew.rank], stats[0], da[0] + k * GV);
-    normalise_back((const S*)out.norm_hh + at * wide, m.gain_hh, sums.gain_hh[crew.rank], stats[1], da[1] + k * GV);
+    for (int64_t slot = from; slot < to; slot++) {
+      const int64_t at = t * B + crew.rows[slot];
+      const C *stats = (const C*)out.stats + at * 4, *half = halves + slot * 6 + 2;
+      leave_da(rows + slot * wide, (const S*)out.norm_ih + at * wide, m.gain_ih, half, stats[0], da[0] + (done + slot) * GV);
+      leave_da(rows + slot * wide, (const S*)out.norm_hh + at * wide, m.gain_hh, half + 2, stats[1], da[1] + (done + slot) * GV);
+    }
   }
-  void normalise_back(const S* norm, const C* gain, C* dgain, C rstd, E* to) {
-    Vec<C> s1{}, s2{};
-    for (int64_t v = 0; v < wide; v += L) {
-      const Vec<C> d = load<C>(row + v), n = load<C>(norm + v), dn = d * load<C>(gain + v);
-      store<C>(dgain + v, load<C>(dgain + v) + d * n);
-      s1 += dn, s2 += dn * n;
-    }
-    const C m1 = sum<C>(s1) / C(G * H), m2 = sum<C>(s2) / C(G * H);
+  LS_INLINE static void gain_sums(Vec<C> d, const S* norm, const C* gain, C* dgain, int64_t v, Vec<C>* s) {
+    const Vec<C> n = load<C>(norm + v), dn = d * load<C>(gain + v);
+    store<C>(dgain + v, load<C>(dgain + v) + d * n);
+    s[0] += dn, s[1] += dn * n;
+  }
+  void leave_da(const C* row, const S* norm, const C* gain, const C* half, C rstd, E* to) {
     for (int64_t hb = 0; hb < m.nb; hb++)
       for (int g = 0; g < G; g++) {
         const int64_t v = hb * GV + g * L;
-        const Vec<C> d = load<C>(row + v) * load<C>(gain + v) - (m1 + load<C>(norm + v) * m2);
+        const Vec<C> d = load<C>(row + v) * load<C>(gain + v) - (half[0] + load<C>(norm + v) * half[1]);
         store<C>(to + hb * most * GV + g * L, tail<C>(d * rstd, m.tail(hb)));
       }
   }

@@ -32,13 +32,15 @@ struct Forward {
   C *pre, *hh;              // W_ih x + b of a chunk [rows][wide]; W_hh h of a step [n][wide]
   const U** x_rows;         // this thread's: [rows]
   E* x_copy;
-  C* c_row;
+  C *c_rows, *means, *rstds;  // layer norm: c_t before (7) [n][Hp]; of each row of a chunk
   size_t bytes;
 
   Forward(const M& m, const Input& in, const Output& out, const Crew& crew, char* base)
       : m(m), l(m.l), in(in), out(out), crew(crew), order{in, crew}, pre_mode(wants_pre()),
         copies(sizeof(S) != sizeof(E) || l.I % KP<N>), wide(m.nb * GV), T(in.T), B(in.B), H(l.H), P(l.P) {
-    const int64_t n = crew.n, most = pre_mode ? (int64_t(1) << 20) / (wide * int64_t(sizeof(C))) : 0;
+    // A chunk's input products stay in the second-level cache; more of them only where the panels do not.
+    const int64_t n = crew.n, room = wide * m.Iu() * int64_t(sizeof(U)) < (1 << 17) ? 1 << 16 : 1 << 20;
+    const int64_t most = pre_mode ? room / (wide * int64_t(sizeof(C))) : 0;
     steps = most / (n ? n : 1);
     steps = steps < 1 ? 1 : steps > T ? T : steps;
     const int64_t rows = n * steps;
@@ -51,11 +53,12 @@ struct Forward {
     m_rows = a.take<const U*>(l.projection ? n : 0);
     pre = a.take<C>(pre_mode ? rows * wide : 0);
     hh = a.take<C>(l.layer_norm ? n * wide : 0);
+    c_rows = a.take<C>(l.layer_norm ? n * m.Hp : 0);
+    means = a.take<C>(l.layer_norm ? rows : 0), rstds = a.take<C>(l.layer_norm ? rows : 0);
     for (int r = 0; r < crew.size; r++) {  // each member has its own
       auto* xr = a.take<const U*>(rows);
       E* xc = a.take<E>(copies ? rows * m.Iu() * KP<N> : 0);
-      C* cr = a.take<C>(l.layer_norm ? m.Hp : 0);
-      if (r == crew.rank) x_rows = xr, x_copy = xc, c_row = cr;
+      if (r == crew.rank) x_rows = xr, x_copy = xc;
     }
     bytes = a.used;
   }
@@ -150,33 +153,43 @@ struct Forward {
       });
     if (!l.layer_norm) return;
     crew.wait();
+    const int64_t from = mine(rows, crew.rank), to = mine(rows, crew.rank + 1);
+    statistics(pre, wide, G * H, from, to);
     int64_t row = 0;
     for (int64_t s = s0; s < s1; s++) {
       const int64_t t = order.t(s);
       for (int slot = 0, n = order.alive(t); slot < n; slot++, row++)
-        if (row % crew.size == crew.rank) {
-          const int64_t at = t * B + crew.rows[slot];
-          normalise(pre + row * wide, m.gain_ih, nullptr, out.norm_ih, at, 0);
-        }
+        if (row >= from && row < to) scale(pre, row, m.gain_ih, nullptr, out.norm_ih, t * B + crew.rows[slot], 0);
     }
     crew.wait();
   }
 
-  // Layer norm of one row of a product, in place, times its gain, plus another row; keeps what backward needs.
-  void normalise(C* row, const C* gain, const C* plus, void* keep, int64_t at, int stat) {
-    Vec<C> total{}, square{};
-    for (int64_t v = 0; v < wide; v += L) total += load<C>(row + v);
-    const C mean = sum<C>(total) / C(G * H);
-    for (int64_t v = 0; v < wide; v += L) {
-      const Vec<C> d = tail<C>(load<C>(row + v) - mean, m.tail(v / GV));
-      store<C>(row + v, d);
-      square += d * d;
+  // Mean and 1 / deviation of rows [from, to) over their first `real` entries (of each gate); leaves the rows centred.
+  // Row after row in each loop, so that the sums of several are under way at a time.
+  void statistics(C* rows, int64_t width, int64_t real, int64_t from, int64_t to) {
+    const int64_t step = width == wide ? GV : L;
+    for (int64_t r = from; r < to; r++) {
+      Vec<C> total{};
+      for (int64_t v = 0; v < width; v += L) total += load<C>(rows + r * width + v);
+      means[r] = sum<C>(total) / C(real);
     }
-    const C rstd = C(1) / std::sqrt(sum<C>(square) / C(G * H) + C(LN_EPS));
+    for (int64_t r = from; r < to; r++) {
+      Vec<C> square{};
+      for (int64_t v = 0; v < width; v += L) {
+        const Vec<C> d = tail<C>(load<C>(rows + r * width + v) - means[r], m.tail(v / step));
+        store<C>(rows + r * width + v, d);
+        square += d * d;
+      }
+      rstds[r] = C(1) / std::sqrt(sum<C>(square) / C(real) + C(LN_EPS));
+    }
+  }
+  // The rest of the layer norm of a centred row: times its gain, plus another row; keeps what backward needs.
+  void scale(C* rows, int64_t r, const C* gain, const C* plus, void* keep, int64_t at, int stat) {
+    C* row = rows + r * wide;
     S* kept = keep ? (S*)keep + at * wide : nullptr;
-    if (kept) ((C*)out.stats)[at * 4 + stat] = rstd;
+    if (kept) ((C*)out.stats)[at * 4 + stat] = rstds[r];
     for (int64_t v = 0; v < wide; v += L) {
-      const Vec<C> d = load<C>(row + v) * rstd;
+      const Vec<C> d = load<C>(row + v) * rstds[r];
       if (kept) store<C>(kept + v, d);
       store<C>(row + v, plus ? load<C>(plus + v) + d * load<C>(gain + v) : d * load<C>(gain + v));
     }
@@ -205,35 +218,33 @@ struct Forward {
       });
     if (!l.layer_norm) return;
     crew.wait();
-    for (int64_t slot = mine(n, crew.rank); slot < mine(n, crew.rank + 1); slot++) {
-      C* row = hh + slot * wide;
-      normalise(row, m.gain_hh, pre + (done + slot) * wide, out.norm_hh, t * B + crew.rows[slot], 1);
-      normalised_cell(t, int(slot), row, now);
+    const int64_t from = mine(n, crew.rank), to = mine(n, crew.rank + 1);
+    statistics(hh, wide, G * H, from, to);
+    for (int64_t slot = from; slot < to; slot++) {
+      scale(hh, slot, m.gain_hh, pre + (done + slot) * wide, out.norm_hh, t * B + crew.rows[slot], 1);
+      for (int64_t hb = 0; hb < m.nb; hb++) {
+        C* a = hh + slot * wide + hb * GV;
+        auto u = unit(t, int(slot), hb, a);
+        u.carousel();
+        for (int g = 0; g < G; g++) store<C>(a + g * L, u.q[g]);
+        store<C>(c_rows + slot * m.Hp + hb * L, tail<C>(u.c1, m.tail(hb)));
+      }
     }
+    normalised_cells(t, from, to, now);
   }
-  void normalised_cell(int64_t t, int slot, C* row, int now) {
-    Vec<C> total{}, square{};
-    for (int64_t hb = 0; hb < m.nb; hb++) {
-      auto u = unit(t, slot, hb, row + hb * GV);
-      u.carousel();
-      for (int g = 0; g < G; g++) store<C>(row + hb * GV + g * L, u.q[g]);
-      store<C>(c_row + hb * L, u.c1);
-      total += tail<C>(u.c1, m.tail(hb));
-    }
-    const C mean = sum<C>(total) / C(H);
-    for (int64_t hb = 0; hb < m.nb; hb++) {
-      const Vec<C> d = tail<C>(load<C>(c_row + hb * L) - mean, m.tail(hb));
-      square += d * d;
-    }
-    const C rstd = C(1) / std::sqrt(sum<C>(square) / C(H) + C(LN_EPS));
-    if (out.stats) {
-      C* s = (C*)out.stats + (t * B + crew.rows[slot]) * 4;
-      s[2] = mean, s[3] = rstd;
-    }
-    for (int64_t hb = 0; hb < m.nb; hb++) {
-      auto u = unit(t, slot, hb, row + hb * GV);
-      u.c1 = load<C>(c_row + hb * L);
-      finish_unit(u, t, slot, hb, (u.c1 - mean) * rstd * load<C>(m.gain_c + hb * L), now);
+  void normalised_cells(int64_t t, int64_t from, int64_t to, int now) {
+    statistics(c_rows, m.Hp, H, from, to);
+    for (int64_t slot = from; slot < to; slot++) {
+      if (out.stats) {
+        C* s = (C*)out.stats + (t * B + crew.rows[slot]) * 4;
+        s[2] = means[slot], s[3] = rstds[slot];
+      }
+      for (int64_t hb = 0; hb < m.nb; hb++) {
+        auto u = unit(t, int(slot), hb, hh + slot * wide + hb * GV);
+        const Vec<C> centred = load<C>(c_rows + slot * m.Hp + hb * L);
+        u.c1 = u.bound(u.bare());
+        finish_unit(u, t, int(slot), hb, centred * rstds[slot] * load<C>(m.gain_c + hb * L), now);
+      }
     }
   }
 

@@ -48,6 +48,21 @@ using Int = typename Lanes<C>::Int;
 template <class C>
 inline constexpr int V = LS_BYTES / sizeof(C);
 
+// A vector of integers as a constant in memory: entry i is f(i).
+template <class C, auto F>
+LS_INLINE Int<C> integers() {
+  struct Table {
+    alignas(LS_BYTES) decltype(Int<C>{}[0] + 0) v[V<C>];
+    constexpr Table() : v{} {
+      for (int i = 0; i < V<C>; i++) v[i] = F(i);
+    }
+  };
+  static constexpr Table table;
+  Int<C> r;
+  memcpy(&r, table.v, LS_BYTES);
+  return r;
+}
+
 template <class C>
 LS_INLINE Vec<C> set(C v) {
   return Vec<C>{} + v;
@@ -134,28 +149,22 @@ LS_INLINE Int<C> load_mask(const uint8_t* p, int n) {  // bools to all ones or a
     for (int i = 0; i < n; i++) b[i] = int8_t(p[i]);
   return __builtin_convertvector(b, Int<C>) != 0;
 }
-template <class C>
-LS_INLINE C sum(Vec<C> v) {  // in a fixed order
-  alignas(LS_BYTES) C all[V<C>];
-  store<C>(all, v);
-  for (int w = V<C> / 2; w; w /= 2)
-    for (int i = 0; i < w; i++) all[i] += all[i + w];
-  return all[0];
+template <class C, int W = V<C> / 2>
+LS_INLINE C sum(Vec<C> v) {  // by halves, in a fixed order
+  if constexpr (W == 0) return v[0];
+  else return sum<C, W / 2>(v + __builtin_shuffle(v, integers<C, [](int i) { return i ^ W; }>()));
 }
 template <class C>
 LS_INLINE Vec<C> tail(Vec<C> v, int n) {  // zero from lane n on
-  if (n >= V<C>) return v;
-  Int<C> lane;
-  for (int i = 0; i < V<C>; i++) lane[i] = i;
-  return pick<C>(lane < n, v, Vec<C>{});
+  return n >= V<C> ? v : pick<C>(integers<C, [](int i) { return i; }>() < n, v, Vec<C>{});
 }
 
 // Transposes V vectors in place: log2(V) rounds of interleaving the first half with the second.
 template <class C>
 LS_INLINE void transpose(Vec<C>* r) {
   constexpr int n = V<C>;
-  Int<C> low, high;
-  for (int i = 0; i < n; i++) low[i] = i / 2 + i % 2 * n, high[i] = n / 2 + i / 2 + i % 2 * n;
+  const auto low = integers<C, [](int i) { return i / 2 + i % 2 * n; }>();
+  const auto high = integers<C, [](int i) { return n / 2 + i / 2 + i % 2 * n; }>();
   for (int round = 1; round < n; round *= 2) {
     Vec<C> s[n];
 #pragma GCC unroll 16
