@@ -185,5 +185,6 @@ TARGETS = (
 
 PEAK_SIZES = (512, 1024, 1536)  # n of the n x n products of which the best counts
 SAMPLE_SECONDS = 0.02  # a round repeats a short case until it lasts this long
+SETTLE_SECONDS = 0.02  # between contestants: idle threads of OpenMP and of ONNX Runtime spin for milliseconds
 ROUNDS, QUICK_ROUNDS = 15, 3
 BUSY = 0.1  # share of the cores that others may take; beyond it a run is not kept

@@ -22,6 +22,7 @@ from benchmarks.cases import (
     QUICK_ROUNDS,
     ROUNDS,
     SAMPLE_SECONDS,
+    SETTLE_SECONDS,
     TARGETS,
     Case,
     Target,
@@ -125,7 +126,7 @@ def ratios(who: str, rival: list[float], ours: list[float]) -> list[float]:
 
 def sample(call: Callable[[], object], repeats: int) -> float:
     """Seconds per call. First the others' threads get time to stop spinning; a short call also runs once unseen."""
-    time.sleep(0.005)
+    time.sleep(SETTLE_SECONDS)
     if repeats > 1:
         call()
     start = time.perf_counter()

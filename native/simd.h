@@ -143,6 +143,12 @@ LS_INLINE void store(S* p, Vec<C> v, int n) {
 }
 template <class C>
 LS_INLINE Int<C> load_mask(const uint8_t* p, int n) {  // bools to all ones or all zeros
+#if defined(__AVX512F__)
+  if constexpr (LS_BYTES == 64 && sizeof(C) == 4) {
+    const __m128i v = n >= V<C> ? _mm_loadu_si128((const __m128i*)p) : _mm_maskz_loadu_epi8((1u << n) - 1, p);
+    return (Int<C>)_mm512_movm_epi32(_mm_test_epi8_mask(v, v));
+  }
+#endif
   typename Lanes<C>::Byte b = {};
   if (n >= V<C>) b = *(const typename Lanes<C>::Byte*)p;
   else

@@ -1,5 +1,6 @@
 #include "threads.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sys/mman.h>
 
@@ -39,7 +40,6 @@ void await(std::atomic<int>& word, int old) {
 constexpr int MEMBERS = 128;  // more than a team ever has
 
 struct Team {
-  std::mutex busy;
   std::atomic<int> epoch{0}, left{0};  // epoch: how many members are wanted, and above MEMBERS a count of the calls
   int started = 1;
   const std::function<void(int)>* work = nullptr;
@@ -56,7 +56,6 @@ struct Team {
     }).detach();
   }
   void run(int n, const std::function<void(int)>& f) {
-    const std::lock_guard<std::mutex> lock(busy);
     for (; started < n; started++) start(started, epoch.load());
     work = &f;
     left.store(n - 1, std::memory_order_release);
@@ -65,6 +64,33 @@ struct Team {
     epoch.notify_all();
     f(0);
     for (int seen = left.load(std::memory_order_acquire); seen; seen = left.load(std::memory_order_acquire)) await(left, seen);
+  }
+};
+
+// The OpenMP team of this process, if it has one (torch brings it). Its threads keep spinning for milliseconds after each of torch's
+// operations; a team of our own would share the cores with them, and this one is at hand at once.
+struct OpenMP {
+  using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+  using Number = int (*)();
+  const Parallel parallel = (Parallel)dlsym(RTLD_DEFAULT, "GOMP_parallel");
+  const Number rank = (Number)dlsym(RTLD_DEFAULT, "omp_get_thread_num"), size = (Number)dlsym(RTLD_DEFAULT, "omp_get_num_threads");
+
+  // False if there is none, or it gives fewer threads than asked for (inside another parallel region, say): then nothing has run.
+  bool run(int n, const std::function<void(int)>& f) const {
+    if (!parallel || !rank || !size) return false;
+    struct Call {
+      const OpenMP& omp;
+      int n;
+      const std::function<void(int)>& f;
+      bool done;
+    } call{*this, n, f, true};
+    parallel([](void* data) {
+      auto& c = *(Call*)data;
+      const int id = c.omp.rank();
+      if (c.omp.size() == c.n) c.f(id);
+      else if (id == 0) c.done = false;
+    }, &call, unsigned(n), 0);
+    return call.done;
   }
 };
 
@@ -77,16 +103,21 @@ struct Pool {
 constexpr size_t PAGE = size_t(2) << 20;  // a large one
 
 // Neither is ever destroyed: members may still wait at exit. A forked child has none of the members, and locks in unknown states.
+// Nor does a child have the threads of OpenMP.
 Team* team = nullptr;
 Pool* pool = nullptr;
-void fresh() { team = new Team, pool = new Pool; }
-const bool ready = (fresh(), pthread_atfork(nullptr, nullptr, fresh), true);
+std::mutex* turn = nullptr;
+bool child = false;
+void fresh() { team = new Team, pool = new Pool, turn = new std::mutex; }
+const bool ready = (fresh(), pthread_atfork(nullptr, nullptr, [] { fresh(), child = true; }), true);
 
 }  // namespace
 
 void team_run(int n, const std::function<void(int)>& f) {
-  if (n <= 1) f(0);
-  else team->run(n, f);
+  if (n <= 1) return f(0);
+  static const OpenMP omp;
+  const std::lock_guard<std::mutex> lock(*turn);
+  if (child || !omp.run(n, f)) team->run(n, f);
 }
 
 void large_pages(void* p, size_t bytes) {
