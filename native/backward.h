@@ -10,17 +10,17 @@ template <class N, Gates K>
 struct Sums {
   using C = typename N::C;
   static constexpr int G = Packed<N, K>::G, L = Packed<N, K>::L, GV = G * L;
-  C *ih, *hh, *hr;                                 // [nb][I + 1][GV] (the last row: bias), [nb][P + 1][GV], [H in blocks][P]
-  C *see[64], *gain_ih[64], *gain_hh[64], *gain_c[64];  // of each member: [3][Hp], [nb][GV] twice, [Hp]
+  C *ih, *hh, *hr;                                 // [nb][I + 1][width] (the last row: bias), [nb][P + 1][width], [H in blocks][P]
+  C *see[64], *gain_ih[64], *gain_hh[64], *gain_c[64];  // of each member: [3][Hp], [wide] twice, [Hp]
   size_t bytes;
   Sums(const Packed<N, K>& m, int members, char* base) {
     const Layer& l = m.l;
     Carve a{base};
-    ih = a.take<C>(m.nb * (l.I + 1) * GV), hh = a.take<C>(m.nb * (l.P + 1) * GV);
+    ih = a.take<C>((l.I + 1) * m.wide), hh = a.take<C>((l.P + 1) * m.wide);
     hr = a.take<C>(l.projection ? m.Hp * l.P : 0);
     for (int r = 0; r < members; r++) {
       see[r] = a.take<C>(l.peephole ? 3 * m.Hp : 0);
-      gain_ih[r] = a.take<C>(l.layer_norm ? m.nb * GV : 0), gain_hh[r] = a.take<C>(l.layer_norm ? m.nb * GV : 0);
+      gain_ih[r] = a.take<C>(l.layer_norm ? m.wide : 0), gain_hh[r] = a.take<C>(l.layer_norm ? m.wide : 0);
       gain_c[r] = a.take<C>(l.layer_norm ? m.Hp : 0);
     }
     bytes = a.used;
@@ -44,6 +44,7 @@ struct Backward {
   const Grads& gr;
   const Crew& crew;
   const Order order;
+  const bool plain;           // as in Forward
   Sums<N, K> sums;
   const int64_t wide, T, B, H, P, I;
   const int64_t hx;           // columns of h's operand: one more of ones where bias_hh has its own gradient
@@ -54,14 +55,15 @@ struct Backward {
   const U** rows_of[2];
   const U** dh1_rows;
   U *ax, *ah, *ar;            // x, h_{t-1} and dh1 as left-hand operands
-  C *rows, *du, *halves;      // layer norm: da [n][wide], the gradient of (7)'s norm [n][Hp], the two means of each row [n][6]
+  C *rows, *du, *d_o, *halves;  // layer norm: da [n][wide], the gradient of (7)'s norm [n][Hp], da of o [n][Hp], the two means of each row [n][6]
   E* line;                    // this member's: one row of x or h
   U* pair;                    // this member's: a panel in pairs
   size_t bytes;
 
   Backward(const M& m, const Input& in, const Output& out, const Grads& gr, const Crew& crew, char* base)
-      : m(m), l(m.l), in(in), out(out), gr(gr), crew(crew), order{in, crew}, sums(m, crew.size, crew.sums), wide(m.nb * GV),
-        T(in.T), B(in.B), H(l.H), P(l.P), I(l.I), hx(l.P + (l.layer_norm ? 1 : 0)) {
+      : m(m), l(m.l), in(in), out(out), gr(gr), crew(crew), order{in, crew},
+        plain(!l.peephole && !l.projection && !l.zone_h && !l.zone_c && std::isinf(l.clip) && !in.drop_g && !in.drop_h && !in.resets),
+        sums(m, crew.size, crew.sums), wide(m.wide), T(in.T), B(in.B), H(l.H), P(l.P), I(l.I), hx(l.P + (l.layer_norm ? 1 : 0)) {
     const int64_t n = crew.n, target = 256;
     steps = target / (n ? n : 1);
     steps = steps < 1 ? 1 : steps > T ? T : steps;
@@ -74,7 +76,8 @@ struct Backward {
     dh1 = a.take<E>(l.projection ? most * m.Pp : 0), mt = a.take<E>(l.projection ? most * m.Hp : 0);
     dh1_rows = a.take<const U*>(l.projection ? most : 0);
     ax = a.take<U>((I + 1) * units<N>(most)), ah = a.take<U>(hx * units<N>(most)), ar = a.take<U>(l.projection ? P * units<N>(most) : 0);
-    rows = a.take<C>(l.layer_norm ? n * wide : 0), du = a.take<C>(l.layer_norm ? n * m.Hp : 0);
+    rows = a.take<C>(l.layer_norm ? n * wide + L : 0), du = a.take<C>(l.layer_norm ? n * m.Hp : 0);
+    d_o = a.take<C>(l.layer_norm ? n * m.Hp : 0);
     halves = a.take<C>(l.layer_norm ? n * 6 : 0);
     for (int r = 0; r < crew.size; r++) {
       E* ln = a.take<E>((I > P ? I : P) + 1 + L);
@@ -94,6 +97,10 @@ struct Backward {
         for (int i = 0; i < 2; i++) rows_of[i][k] = (const U*)(da[i] + k * GV);
         if (l.projection) dh1_rows[k] = (const U*)(dh1 + k * m.Pp);
       }
+    // Of three gates the last panel may not fill its vectors: what no gate writes there is zero.
+    const int64_t used = (m.nb - 1) * GV + G * m.pitch, rest = (wide - used) * int64_t(sizeof(C));
+    for (int64_t k = 0; crew.rank == 0 && rest && k < most; k++) memset(da[0] + (m.nb - 1) * (most - 1) * GV + k * GV + used, 0, (wide - used) * sizeof(E));
+    for (int64_t slot = 0; crew.rank == 0 && rest && l.layer_norm && slot < crew.n; slot++) memset(rows + slot * wide + used, 0, rest);
     start();
     crew.wait();
     for (int64_t s1 = T; s1 > 0; s1 -= steps) {
@@ -104,16 +111,16 @@ struct Backward {
         const int n = order.alive(t);
         if (!n) continue;
         if (l.projection) unproject(t, n, done);
-        if (l.layer_norm) {
-          normalised_rows(t, mine(n, crew.rank), mine(n, crew.rank + 1), done);
-        } else {
-          for (int slot = 0; slot < n; slot++)
-            for (int64_t hb = mine(m.nb, crew.rank); hb < mine(m.nb, crew.rank + 1); hb++) plain_unit(t, slot, hb, done + slot);
-        }
+        plain ? gates<true>(t, n, done) : gates<false>(t, n, done);
         crew.wait();
         const auto b = m.hh_t_blocks();  // (1') to h_{t-1}
         for (int64_t j = mine(b.count(), crew.rank); j < mine(b.count(), crew.rank + 1); j++)
-          b.times(m.hh_t, j, rows_of[1] + done, n, m.nb, most * GV / KPN, [&](int64_t slot, int64_t v, Vec<C> value) {
+          b.times(m.hh_t, j, rows_of[1] + done, n, m.gate_segments(most * GV / KPN), [&](int64_t slot, int64_t v, Vec<C> value) {
+            if (v + L > P && m.joint) {  // the columns beyond P are x's
+              leave_dx(t, int(slot), v - P, value);
+              if (v >= P) return;
+              value = tail<C>(value, int(P - v));
+            }
             C* to = dh + slot * m.Pp + v;
             const int64_t at = crew.rows[slot] * P + v;
             if (in.drop_h) value = pick<C>(load_mask<C>(in.drop_h + at, int(P - v < L ? P - v : L)), value * C(l.scale_h), Vec<C>{});
@@ -131,6 +138,15 @@ struct Backward {
     finish();
   }
 
+  // Entries v to v + L of a row of dx; v may begin before the row.
+  LS_INLINE void leave_dx(int64_t t, int slot, int64_t v, Vec<C> value) {
+    S* to = (S*)gr.dx + order.row(t, slot) * I;
+    if (v >= 0) return store<C>(to + v, value, int(I - v < L ? I - v : L));
+    S all[L];
+    store<C>(all, value);
+    for (int64_t k = -v; k < L && v + k < I; k++) to[v + k] = all[k];
+  }
+
   void start() {
     for (int64_t slot = mine(crew.n, crew.rank); slot < mine(crew.n, crew.rank + 1); slot++) {
       const int64_t b = crew.rows[slot];
@@ -141,44 +157,120 @@ struct Backward {
     }
   }
 
-  // dh of h_t, its direct part left in dh (9'); what goes to h before zoneout is returned.
-  LS_INLINE Vec<C> take_dh(int64_t t, int slot, int64_t v) {
-    const int n = int(P - v < L ? P - v : L);
-    const int64_t at = (t * B + crew.rows[slot]) * P + v;
-    Vec<C> d = load<C>(dh + slot * m.Pp + v);
-    if (gr.dy) d += load<C>((const S*)gr.dy + at, n);
-    if (!l.zone_h) return d;
-    const Vec<C> d1 = zoneout_back<C>(C(l.zone_h), in.zone_h ? in.zone_h + at : nullptr, n, d);
-    store<C>(dh + slot * m.Pp + v, d - d1);
-    return d1;
-  }
   void unproject(int64_t t, int n, int64_t done) {
+    const Step<false> step(*this, t);
     for (int64_t slot = mine(n, crew.rank); slot < mine(n, crew.rank + 1); slot++)
-      for (int64_t v = 0; v < m.Pp; v += L) store<C>(dh1 + (done + slot) * m.Pp + v, take_dh(t, int(slot), v));
+      for (int64_t v = 0; v < m.Pp; v += L) store<C>(dh1 + (done + slot) * m.Pp + v, step.take_dh(int(slot), v));
     crew.wait();
     const auto b = m.hr_t_blocks();
     for (int64_t j = mine(b.count(), crew.rank); j < mine(b.count(), crew.rank + 1); j++)
-      b.times(m.hr_t, j, dh1_rows + done, n, 1, 0, [&](int64_t slot, int64_t v, Vec<C> value) { store<C>(dm + slot * m.Hp + v, value); });  // (8')
+      b.times(m.hr_t, j, dh1_rows + done, n, {1, b.K, b.K, 0}, [&](int64_t slot, int64_t v, Vec<C> value) { store<C>(dm + slot * m.Hp + v, value); });  // (8')
     crew.wait();
   }
 
-  LS_INLINE Unit<K, C> unit(int64_t t, int slot, int64_t hb) const {
-    const int64_t b = crew.rows[slot], at = t * B + b, v = hb * L;
-    const int n = m.tail(hb);
-    Unit<K, C> u;
-    for (int g = 0; g < G; g++) u.q[g] = load<C>((const S*)out.gates + at * G * H + g * H + v, n);
-    if (order.reset(t, slot)) u.c0 = Vec<C>{};
-    else u.c0 = load<C>(order.first(t, slot) ? (const C*)in.c0 + b * H + v : (const C*)out.cells + (order.before(t) * B + b) * H + v, n);
-    u.see = l.peephole ? m.see + v : nullptr, u.ld = m.Hp;
-    u.clip = C(l.clip), u.clipped = !std::isinf(l.clip);
-    u.dropped = in.drop_g, u.scale_g = C(l.scale_g);
-    if (in.drop_g) u.kept = load_mask<C>(in.drop_g + at * H + v, n);
-    u.c1 = load<C>((const C*)out.cells + at * H + v, n);
-    if (l.zone_c) {  // the cell before zoneout: rebuilt where it is not the one kept
-      const Vec<C> rebuilt = u.bound(u.bare());
-      u.c1 = in.zone_c ? pick<C>(load_mask<C>(in.zone_c + at * H + v, n), rebuilt, u.c1) : rebuilt;
+  // What lines (9') to (2') of one step read and write, in locals, as in Forward.
+  template <bool Plain>
+  struct Step {
+    const M& m;
+    const Layer& l;
+    const Input& in;
+    const Order order;
+    const int32_t* rows;
+    const int64_t t, at0, from0, H, P, Hp, Pp;  // at0: where step t begins; from0: the step before it
+    const S *dy, *gates;
+    const C* cells;
+    C *dh, *dc, *dm, *see;
+    Step(const Backward& b, int64_t t)
+        : m(b.m), l(b.l), in(b.in), order(b.order), rows(b.crew.rows), t(t), at0(order.row(t)),
+          from0(order.before(t) >= 0 && order.before(t) < b.T ? order.row(order.before(t)) : 0), H(b.H), P(b.P), Hp(b.m.Hp), Pp(b.m.Pp),
+          dy((const S*)b.gr.dy), gates((const S*)b.out.gates), cells((const C*)b.out.cells), dh(b.dh), dc(b.dc), dm(b.dm),
+          see(b.sums.see[b.crew.rank]) {}
+
+    // dh of h_t, its direct part left in dh (9'); what goes to h before zoneout is returned.
+    LS_INLINE Vec<C> take_dh(int slot, int64_t v) const {
+      const int n = int(P - v < L ? P - v : L);
+      const int64_t at = (at0 + rows[slot]) * P + v;
+      Vec<C> d = load<C>(dh + slot * Pp + v);
+      if (dy) d += load<C>(dy + at, n);
+      if constexpr (!Plain)
+        if (l.zone_h) {
+          const Vec<C> d1 = zoneout_back<C>(C(l.zone_h), in.zone_h ? in.zone_h + at : nullptr, n, d);
+          store<C>(dh + slot * Pp + v, d - d1);
+          return d1;
+        }
+      return d;
     }
-    return u;
+    LS_INLINE Unit<K, C> unit(int slot, int64_t hb) const {
+      const int64_t b = rows[slot], at = at0 + b, v = hb * L;
+      const int n = m.tail(hb);
+      Unit<K, C> u;
+      for (int g = 0; g < G; g++) u.q[g] = load<C>(gates + (at * G + g) * H + v, n);
+      const C* from = order.first(t, slot) ? (in.c0 ? (const C*)in.c0 + b * H : nullptr) : cells + (from0 + b) * H;
+      u.c0 = from ? load<C>(from + v, n) : Vec<C>{};
+      u.c1 = load<C>(cells + at * H + v, n);
+      u.see = nullptr, u.clipped = false, u.dropped = false;
+      if constexpr (!Plain) {
+        if (order.reset(t, slot)) u.c0 = Vec<C>{};
+        u.see = l.peephole ? m.see + v : nullptr, u.ld = Hp;
+        u.clip = C(l.clip), u.clipped = !std::isinf(l.clip);
+        u.dropped = in.drop_g, u.scale_g = C(l.scale_g);
+        if (in.drop_g) u.kept = load_mask<C>(in.drop_g + at * H + v, n);
+        if (l.zone_c) {  // the cell before zoneout: rebuilt where it is not the one kept
+          const Vec<C> rebuilt = u.bound(u.bare());
+          u.c1 = in.zone_c ? pick<C>(load_mask<C>(in.zone_c + at * H + v, n), rebuilt, u.c1) : rebuilt;
+        }
+      }
+      return u;
+    }
+    LS_INLINE Vec<C> take_dm(int slot, int64_t hb) const {
+      if constexpr (!Plain)
+        if (l.projection) return load<C>(dm + slot * Hp + hb * L);
+      return take_dh(slot, hb * L);
+    }
+    // dc of c_t to dc before zoneout; the rest, which goes straight to c_{t-1}, is left in `rest`.
+    LS_INLINE Vec<C> take_dc(int slot, int64_t hb, Vec<C>& rest) const {
+      const Vec<C> d = load<C>(dc + slot * Hp + hb * L);
+      rest = Vec<C>{};
+      if constexpr (!Plain)
+        if (l.zone_c) {
+          const int64_t at = (at0 + rows[slot]) * H + hb * L;
+          const Vec<C> d1 = zoneout_back<C>(C(l.zone_c), in.zone_c ? in.zone_c + at : nullptr, m.tail(hb), d);
+          rest = d - d1;
+          return d1;
+        }
+      return d;
+    }
+    LS_INLINE void leave(int slot, int64_t hb, const Back& b, Vec<C> rest) const {
+      C* to = dc + slot * Hp + hb * L;
+      if constexpr (Plain) return store<C>(to, b.dc);
+      store<C>(to, order.reset(t, slot) ? Vec<C>{} : b.dc + rest);
+      if (l.peephole)
+        for (int k = 0; k < l.peepholes(); k++) {
+          C* s = see + k * Hp + hb * L;
+          store<C>(s, load<C>(s) + b.see[k]);
+        }
+    }
+  };
+
+  template <bool Plain>
+  void gates(int64_t t, int n, int64_t done) {
+    const Step<Plain> step(*this, t);
+    if (l.layer_norm) return normalised<Plain>(step, t, mine(n, crew.rank), mine(n, crew.rank + 1), done);
+    const int64_t first = mine(m.nb, crew.rank), last = mine(m.nb, crew.rank + 1);
+    E* const to = da[0];
+    const int64_t rows_of_panel = most;
+    for (int slot = 0; slot < n; slot++)
+      for (int64_t hb = first; hb < last; hb++) {
+        const auto u = step.unit(slot, hb);
+        Back b;
+        Vec<C> rest;
+        const Vec<C> th = tanh<C>(u.c1), dc1 = step.take_dc(slot, hb, rest);
+        if (!Plain && l.projection) keep_m(hb, done + slot, u.q[Rows<K>::o] * th);
+        u.carousel_back(dc1 + u.expose_back(step.take_dm(slot, hb), th, b), b);
+        step.leave(slot, hb, b, rest);
+        const int64_t pitch = m.pitch_of(hb);
+        for (int g = 0; g < G; g++) store<C>(to + (hb * rows_of_panel + done + slot) * GV + g * pitch, b.da[g], int(pitch));
+      }
   }
   LS_INLINE void keep_m(int64_t hb, int64_t k, Vec<C> value) {
     const auto b = Blocks<N>{most / KPN, H};
@@ -186,105 +278,74 @@ struct Backward {
     while (b.v0(j + 1) <= hb) j++;
     store<C>(mt + b.v0(j) * L * most + k * b.nv(j) * L + (hb - b.v0(j)) * L, value);
   }
-  LS_INLINE Vec<C> take_dm(int64_t t, int slot, int64_t hb) {
-    return l.projection ? load<C>(dm + slot * m.Hp + hb * L) : take_dh(t, slot, hb * L);
-  }
-  // dc of c_t to dc before zoneout; the rest, which goes straight to c_{t-1}, is left in `rest`.
-  LS_INLINE Vec<C> take_dc(int64_t t, int slot, int64_t hb, Vec<C>& rest) const {
-    const Vec<C> d = load<C>(dc + slot * m.Hp + hb * L);
-    rest = Vec<C>{};
-    if (!l.zone_c) return d;
-    const int64_t at = (t * B + crew.rows[slot]) * H + hb * L;
-    const Vec<C> d1 = zoneout_back<C>(C(l.zone_c), in.zone_c ? in.zone_c + at : nullptr, m.tail(hb), d);
-    rest = d - d1;
-    return d1;
-  }
-  LS_INLINE void leave(int64_t t, int slot, int64_t hb, const Back& b, Vec<C> rest) {
-    store<C>(dc + slot * m.Hp + hb * L, order.reset(t, slot) ? Vec<C>{} : b.dc + rest);
-    if (l.peephole)
-      for (int k = 0; k < l.peepholes(); k++) {
-        C* s = sums.see[crew.rank] + k * m.Hp + hb * L;
-        store<C>(s, load<C>(s) + b.see[k]);
-      }
-  }
-  LS_INLINE void plain_unit(int64_t t, int slot, int64_t hb, int64_t k) {
-    const auto u = unit(t, slot, hb);
-    Back b;
-    Vec<C> rest;
-    const Vec<C> th = tanh<C>(u.c1), dc1 = take_dc(t, slot, hb, rest);
-    if (l.projection) keep_m(hb, k, u.q[Rows<K>::o] * th);
-    u.carousel_back(dc1 + u.expose_back(take_dm(t, slot, hb), th, b), b);
-    leave(t, slot, hb, b, rest);
-    for (int g = 0; g < G; g++) store<C>(da[0] + (hb * most + k) * GV + g * L, b.da[g]);
-  }
-
   // Layer norm's way through (7') to (1'), for slots [from, to): sums of a row first, then what needs them; row after row in each loop,
   // so that the sums of several are under way at a time.
-  void normalised_rows(int64_t t, int64_t from, int64_t to, int64_t done) {
+  template <bool Plain>
+  void normalised(const Step<Plain>& step, int64_t t, int64_t from, int64_t to, int64_t done) {
     constexpr int o = Rows<K>::o;
+    C* const gain_c = sums.gain_c[crew.rank];
     for (int64_t slot = from; slot < to; slot++) {
-      const C* stats = (const C*)out.stats + (t * B + crew.rows[slot]) * 4;
+      const C* stats = (const C*)out.stats + order.row(t, int(slot)) * 4;
       Vec<C> s1{}, s2{};
       for (int64_t hb = 0; hb < m.nb; hb++) {
-        const auto u = unit(t, int(slot), hb);
+        const auto u = step.unit(int(slot), hb);
         Back b;
         const Vec<C> n = tail<C>((u.c1 - stats[2]) * stats[3], m.tail(hb)), gain = load<C>(m.gain_c + hb * L), th = tanh<C>(n * gain);
-        if (l.projection) keep_m(hb, done + slot, u.q[o] * th);
-        const Vec<C> d = u.expose_back(take_dm(t, int(slot), hb), th, b), dn = d * gain;
-        C* s = sums.gain_c[crew.rank] + hb * L;
+        if (!Plain && l.projection) keep_m(hb, done + slot, u.q[o] * th);
+        const Vec<C> d = u.expose_back(step.take_dm(int(slot), hb), th, b), dn = d * gain;
+        C* s = gain_c + hb * L;
         store<C>(s, load<C>(s) + d * n);
         s1 += dn, s2 += dn * n;
-        store<C>(du + slot * m.Hp + hb * L, dn), store<C>(rows + slot * wide + hb * GV + o * L, b.da[o]);
+        store<C>(du + slot * m.Hp + hb * L, dn), store<C>(d_o + slot * m.Hp + hb * L, b.da[o]);
       }
       halves[slot * 6] = sum<C>(s1) / C(H), halves[slot * 6 + 1] = sum<C>(s2) / C(H);
     }
     for (int64_t slot = from; slot < to; slot++) {
-      const int64_t at = t * B + crew.rows[slot];
+      const int64_t at = order.row(t, int(slot));
       const C* stats = (const C*)out.stats + at * 4;
       C* half = halves + slot * 6;
-      Vec<C> s[4] = {};
+      C* const row = rows + slot * wide;
       for (int64_t hb = 0; hb < m.nb; hb++) {
-        const auto u = unit(t, int(slot), hb);
+        const auto u = step.unit(int(slot), hb);
         Back b;
         Vec<C> rest;
-        C* row = rows + slot * wide + hb * GV;
-        const Vec<C> n = (u.c1 - stats[2]) * stats[3], dc1 = take_dc(t, int(slot), hb, rest);
-        b.da[o] = load<C>(row + o * L);
+        const Vec<C> n = (u.c1 - stats[2]) * stats[3], dc1 = step.take_dc(int(slot), hb, rest);
+        b.da[o] = load<C>(d_o + slot * m.Hp + hb * L);
         u.carousel_back(dc1 + tail<C>(stats[3] * (load<C>(du + slot * m.Hp + hb * L) - (half[0] + n * half[1])), m.tail(hb)), b);
-        leave(t, int(slot), hb, b, rest);
-        for (int g = 0; g < G; g++) {
-          store<C>(row + g * L, b.da[g]);
-          gain_sums(b.da[g], (const S*)out.norm_ih + at * wide, m.gain_ih, sums.gain_ih[crew.rank], hb * GV + g * L, s);
-          gain_sums(b.da[g], (const S*)out.norm_hh + at * wide, m.gain_hh, sums.gain_hh[crew.rank], hb * GV + g * L, s + 2);
-        }
+        step.leave(int(slot), hb, b, rest);
+        const int64_t pitch = m.pitch_of(hb);
+        for (int g = 0; g < G; g++) store<C>(row + hb * GV + g * pitch, b.da[g], int(pitch));
       }
+      Vec<C> s[4] = {};
+      gain_sums(row, (const S*)out.norm_ih + at * wide, m.gain_ih, sums.gain_ih[crew.rank], s);
+      gain_sums(row, (const S*)out.norm_hh + at * wide, m.gain_hh, sums.gain_hh[crew.rank], s + 2);
       for (int i = 0; i < 4; i++) half[2 + i] = sum<C>(s[i]) / C(G * H);
     }
     for (int64_t slot = from; slot < to; slot++) {
-      const int64_t at = t * B + crew.rows[slot];
+      const int64_t at = order.row(t, int(slot));
       const C *stats = (const C*)out.stats + at * 4, *half = halves + slot * 6 + 2;
       leave_da(rows + slot * wide, (const S*)out.norm_ih + at * wide, m.gain_ih, half, stats[0], da[0] + (done + slot) * GV);
       leave_da(rows + slot * wide, (const S*)out.norm_hh + at * wide, m.gain_hh, half + 2, stats[1], da[1] + (done + slot) * GV);
     }
   }
-  LS_INLINE static void gain_sums(Vec<C> d, const S* norm, const C* gain, C* dgain, int64_t v, Vec<C>* s) {
-    const Vec<C> n = load<C>(norm + v), dn = d * load<C>(gain + v);
-    store<C>(dgain + v, load<C>(dgain + v) + d * n);
-    s[0] += dn, s[1] += dn * n;
+  void gain_sums(const C* row, const S* norm, const C* gain, C* dgain, Vec<C>* s) const {
+    for (int64_t v = 0; v < wide; v += L) {
+      const Vec<C> d = load<C>(row + v), n = load<C>(norm + v), dn = d * load<C>(gain + v);
+      store<C>(dgain + v, load<C>(dgain + v) + d * n);
+      s[0] += dn, s[1] += dn * n;
+    }
   }
-  void leave_da(const C* row, const S* norm, const C* gain, const C* half, C rstd, E* to) {
+  void leave_da(const C* row, const S* norm, const C* gain, const C* half, C rstd, E* to) const {
     for (int64_t hb = 0; hb < m.nb; hb++)
-      for (int g = 0; g < G; g++) {
-        const int64_t v = hb * GV + g * L;
+      for (int64_t v = hb * GV, end = v + m.width(hb); v < end; v += L) {
         const Vec<C> d = load<C>(row + v) * load<C>(gain + v) - (half[0] + load<C>(norm + v) * half[1]);
-        store<C>(to + hb * most * GV + g * L, tail<C>(d * rstd, m.tail(hb)));
+        store<C>(to + hb * (most - 1) * GV + v, m.only_real(v, d * rstd));
       }
   }
 
   // x_t or h_{t-1} of a row as elements, in place or copied to `line`.
   LS_INLINE const E* x_line(int64_t t, int slot) {
-    const S* x = (const S*)in.x + t * in.x_t + crew.rows[slot] * in.x_b;
-    M::elements(line, x, I);
+    M::elements(line, (const S*)in.x + order.x(t, slot), I);
     line[I] = one();
     return line;
   }
@@ -299,7 +360,12 @@ struct Backward {
       memset(line, 0, P * sizeof(E));
       return line;
     }
-    const S* h = order.first(t, slot) ? (const S*)in.h0 + b * P : (const S*)out.y + (order.before(t) * B + b) * P;
+    const S* h = order.first(t, slot) ? (const S*)in.h0 : (const S*)out.y + order.row(order.before(t)) * P;
+    if (!h) {
+      memset(line, 0, P * sizeof(E));
+      return line;
+    }
+    h += b * P;
     if (!in.drop_h) M::elements(line, h, P);
     else
       for (int64_t v = 0; v < P; v += L) {
@@ -327,13 +393,14 @@ struct Backward {
     }
     crew.wait();
     for (int64_t hb = mine(m.nb, crew.rank); hb < mine(m.nb, crew.rank + 1); hb++) {
-      const U* b = paired<N>(da[0] + hb * most * GV, rows, GV, pair);
-      x_outer().add(G, ax, rows, b, sums.ih + hb * (I + 1) * GV);
-      if (l.layer_norm) b = paired<N>(da[1] + hb * most * GV, rows, GV, pair);
-      h_outer().add(G, ah, rows, b, sums.hh + hb * (P + 1) * GV);
+      const int64_t w = m.width(hb), nv = m.vectors(hb);
+      Paired<N> b(da[0] + hb * most * GV, rows, w, GV, pair);
+      x_outer().add(nv, ax, rows, b.b, b.ld, sums.ih + hb * (I + 1) * GV);
+      if (l.layer_norm) b = Paired<N>(da[1] + hb * most * GV, rows, w, GV, pair);
+      h_outer().add(nv, ah, rows, b.b, b.ld, sums.hh + hb * (P + 1) * GV);
     }
     if (l.projection) project_weights(rows);
-    if (gr.dx) input_gradients(s0, s1);
+    if (gr.dx && !m.joint) input_gradients(s0, s1);
   }
   void project_weights(int64_t rows) {
     const auto b = Blocks<N>{most / KPN, H};
@@ -344,8 +411,8 @@ struct Backward {
     crew.wait();
     for (int64_t j = mine(b.count(), crew.rank); j < mine(b.count(), crew.rank + 1); j++) {
       const int64_t at = b.v0(j) * L;
-      const U* bm = paired<N>(mt + at * most, rows, b.nv(j) * L, pair);
-      r_outer().add(b.nv(j), ar, rows, bm, sums.hr + at * P);
+      const Paired<N> bm(mt + at * most, rows, b.nv(j) * L, b.nv(j) * L, pair);
+      r_outer().add(b.nv(j), ar, rows, bm.b, bm.ld, sums.hr + at * P);
     }
   }
   void input_gradients(int64_t s0, int64_t s1) {
@@ -354,9 +421,8 @@ struct Backward {
     for (int64_t s = s1 - 1; s >= s0; s--) {
       const int64_t t = order.t(s), n = order.alive(t);
       for (int64_t j = mine(b.count(), crew.rank); j < mine(b.count(), crew.rank + 1); j++)
-        b.times(m.ih_t, j, rows_of[0] + k, n, m.nb, most * GV / KPN, [&](int64_t slot, int64_t v, Vec<C> value) {
-          store<C>((S*)gr.dx + (t * B + crew.rows[slot]) * I + v, value, int(I - v < L ? I - v : L));
-        });
+        b.times(m.ih_t, j, rows_of[0] + k, n, m.gate_segments(most * GV / KPN),
+                [&](int64_t slot, int64_t v, Vec<C> value) { leave_dx(t, int(slot), v, value); });
       k += n;
     }
   }
@@ -366,7 +432,7 @@ struct Backward {
       const int64_t b = crew.rows[slot];
       for (int64_t v = 0; v < m.Pp; v += L) store<C>((S*)gr.dh0 + b * P + v, load<C>(dh + slot * m.Pp + v), int(P - v < L ? P - v : L));
       memcpy((C*)gr.dc0 + b * H, dc + slot * m.Hp, H * sizeof(C));
-      for (int64_t t = crew.len[slot]; gr.dx && t < T; t++) memset((S*)gr.dx + (t * B + b) * I, 0, I * sizeof(S));
+      for (int64_t t = crew.len[slot]; gr.dx && !in.sizes && t < T; t++) memset((S*)gr.dx + (t * B + b) * I, 0, I * sizeof(S));
     }
   }
 };
@@ -388,31 +454,32 @@ void reduce(const Packed<N, K>& m, char* const* parts_sums, int count, int membe
       for (int r = 0; r < members; r++) total += pick_sum(Sums<N, K>(m, members, parts_sums[i]), r)[at];
     return total;
   };
-  const auto panel = [&](auto pick_sum, int64_t hb, int64_t cols, C* w, C* bias, int64_t ones) {
+  const auto panel = [&](auto pick_sum, int64_t hb, int64_t cols, C* to, C* bias, int64_t ones) {
     C* first = pick_sum(Sums<N, K>(m, members, parts_sums[0])) + hb * ones * GV;
     for (int i = 1; i < count; i++) {
       const C* s = pick_sum(Sums<N, K>(m, members, parts_sums[i])) + hb * ones * GV;
-      for (int64_t k = 0; k < ones * GV; k += L) store<C>(first + k, load<C>(first + k) + load<C>(s + k));
+      for (int64_t k = 0; k < ones * m.width(hb); k += L) store<C>(first + k, load<C>(first + k) + load<C>(s + k));
     }
+    const int64_t w = m.width(hb);
     constexpr int64_t step = 16;
     for (int64_t k0 = 0; k0 < cols; k0 += step)
-      for (int g = 0; g < G; g++)
-        for (int lane = 0; lane < m.tail(hb); lane++)
-          for (int64_t k = k0; k < cols && k < k0 + step; k++) w[m.row(hb, g, lane) * cols + k] = first[k * GV + g * L + lane];
-    for (int g = 0; bias && g < G; g++)
-      for (int lane = 0; lane < m.tail(hb); lane++) bias[m.row(hb, g, lane)] = first[cols * GV + g * L + lane];
+      for (int64_t at = 0; at < w; at++)
+        if (const int64_t r = m.row(hb, at); r >= 0)
+          for (int64_t k = k0; k < cols && k < k0 + step; k++) to[r * cols + k] = first[k * w + at];
+    for (int64_t at = 0; bias && at < w; at++)
+      if (const int64_t r = m.row(hb, at); r >= 0) bias[r] = first[cols * w + at];
   };
   for (int64_t hb = cut(m.nb, parts, part); hb < cut(m.nb, parts, part + 1); hb++) {
     panel([](const Sums<N, K>& s) { return s.ih; }, hb, l.I, (C*)gr.weight_ih, (C*)gr.bias_ih, l.I + 1);
     panel([](const Sums<N, K>& s) { return s.hh; }, hb, l.P, (C*)gr.weight_hh, l.layer_norm ? (C*)gr.bias_hh : nullptr, l.P + 1);
-    for (int g = 0; g < G; g++)
-      for (int lane = 0; lane < m.tail(hb); lane++) {
-        const int64_t to = m.row(hb, g, lane), at = hb * GV + g * L + lane;
-        if (gr.bias_hh && !l.layer_norm) ((C*)gr.bias_hh)[to] = ((C*)gr.bias_ih)[to];
-        if (!l.layer_norm) continue;
-        ((C*)gr.gain_ih)[to] = members_sum([](const Sums<N, K>& s, int r) { return s.gain_ih[r]; }, at);
-        ((C*)gr.gain_hh)[to] = members_sum([](const Sums<N, K>& s, int r) { return s.gain_hh[r]; }, at);
-      }
+    for (int64_t v = 0; v < m.width(hb); v++) {
+      const int64_t to = m.row(hb, v), at = hb * GV + v;
+      if (to < 0) continue;
+      if (gr.bias_hh && !l.layer_norm) ((C*)gr.bias_hh)[to] = ((C*)gr.bias_ih)[to];
+      if (!l.layer_norm) continue;
+      ((C*)gr.gain_ih)[to] = members_sum([](const Sums<N, K>& s, int r) { return s.gain_ih[r]; }, at);
+      ((C*)gr.gain_hh)[to] = members_sum([](const Sums<N, K>& s, int r) { return s.gain_hh[r]; }, at);
+    }
     for (int64_t h = hb * L; h < hb * L + m.tail(hb); h++) {
       for (int k = 0; l.peephole && k < l.peepholes(); k++)
         ((C*)gr.weight_ch)[k * l.H + h] = members_sum([](const Sums<N, K>& s, int r) { return s.see[r]; }, k * m.Hp + h);

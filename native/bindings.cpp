@@ -34,10 +34,10 @@ Params params_of(const nb::tuple& t) {
 }
 Input input_of(const nb::tuple& t) {
   Reader r(t);
-  r.done(14);
+  r.done(15);
   Input in;
   in.T = r.number(), in.B = r.number();
-  r(in.x);
+  r(in.sizes), r(in.x);
   in.x_t = r.number(), in.x_b = r.number();
   r(in.lengths), r(in.resets), r(in.drop_h), r(in.drop_g), r(in.zone_h), r(in.zone_c);
   in.reverse = r.number();
@@ -71,7 +71,7 @@ NB_MODULE(_native, m) {
              new (self) Layer{Type(type), gates == "ifgo" ? Gates::ifgo : gates == "fgo" ? Gates::fgo : Gates::igo,
                               I, H, P, bias, peephole, layer_norm, projection, zone_h, zone_c, scale_h, scale_g, clip};
            });
-  m.def("lanes", [](int type) { return isa().lanes(Type(type)); });
+  m.def("width", [](const Layer& l) { return isa().width(l); });
   nb::class_<Scratch>(m, "Memory").def(nb::init<size_t>()).def("data_ptr", [](const Scratch& s) { return (uintptr_t)s.data(); });
   m.def("poison", &Scratch::poison);
   m.def("forward", [](const Layer& l, const nb::tuple& params, const nb::tuple& input, const nb::tuple& output, int threads) {

@@ -21,7 +21,7 @@ struct Forward {
   const Output& out;
   const Crew& crew;
   const Order order;
-  const bool pre_mode, copies;
+  const bool pre_mode, copies, plain;  // plain: (2) to (9) need nothing but gates and cells
   int64_t steps;            // of a chunk
   const int64_t wide, T, B, H, P;
   E* h[2];                  // operand of the recurrent product: h_{t-1} after reset and dropout, [n][Pp], twice
@@ -37,7 +37,8 @@ struct Forward {
 
   Forward(const M& m, const Input& in, const Output& out, const Crew& crew, char* base)
       : m(m), l(m.l), in(in), out(out), crew(crew), order{in, crew}, pre_mode(wants_pre()),
-        copies(sizeof(S) != sizeof(E) || l.I % KP<N>), wide(m.nb * GV), T(in.T), B(in.B), H(l.H), P(l.P) {
+        copies(sizeof(S) != sizeof(E) || l.I % KP<N>), plain(!l.peephole && !l.projection && !l.zone_h && !l.zone_c && std::isinf(l.clip) && !in.drop_g && !in.drop_h && !in.resets),
+        wide(m.wide), T(in.T), B(in.B), H(l.H), P(l.P) {
     // A chunk's input products stay in the second-level cache; more of them only where the panels do not.
     const int64_t n = crew.n, room = wide * m.Iu() * int64_t(sizeof(U)) < (1 << 17) ? 1 << 16 : 1 << 20;
     const int64_t most = pre_mode ? room / (wide * int64_t(sizeof(C))) : 0;
@@ -52,7 +53,7 @@ struct Forward {
     mh = a.take<E>(l.projection ? n * m.Hp : 0);
     m_rows = a.take<const U*>(l.projection ? n : 0);
     pre = a.take<C>(pre_mode ? rows * wide : 0);
-    hh = a.take<C>(l.layer_norm ? n * wide : 0);
+    hh = a.take<C>(l.layer_norm ? n * wide + L : 0);  // a gate of the last panel is read as a whole vector
     c_rows = a.take<C>(l.layer_norm ? n * m.Hp : 0);
     means = a.take<C>(l.layer_norm ? rows : 0), rstds = a.take<C>(l.layer_norm ? rows : 0);
     for (int r = 0; r < crew.size; r++) {  // each member has its own
@@ -79,7 +80,7 @@ struct Forward {
         const int64_t t = order.t(s);
         const int n = order.alive(t);
         if (!n) continue;
-        gates(t, n, done, now);
+        plain ? gates<true>(t, n, done, now) : gates<false>(t, n, done, now);
         if (l.projection) {
           crew.wait();
           project(t, n, now);
@@ -104,27 +105,20 @@ struct Forward {
       }
       for (int64_t v = 0; v < m.Pp; v += L) {
         const int n = int(P - v < L ? P - v : L);
-        for (int i = 0; i < 2; i++) carry_h(int(slot), v, n, load<C>((const S*)in.h0 + b * P + v, n), reset, i);
+        const Vec<C> h0 = in.h0 ? load<C>((const S*)in.h0 + b * P + v, n) : Vec<C>{};
+        for (int i = 0; i < 2; i++) Step<false>(*this, 0, i).carry(int(slot), v, n, h0, reset);
       }
       for (int64_t v = 0; v < m.Hp; v += L)
-        store<C>(c + slot * m.Hp + v, reset ? Vec<C>{} : load<C>((const C*)in.c0 + b * H + v, int(H - v < L ? H - v : L)));
+        store<C>(c + slot * m.Hp + v, reset || !in.c0 ? Vec<C>{} : load<C>((const C*)in.c0 + b * H + v, int(H - v < L ? H - v : L)));
     }
   }
-  // h_t to where the next step finds it.
-  LS_INLINE void carry_h(int slot, int64_t v, int n, Vec<C> value, bool reset, int to) {
-    if (reset) value = Vec<C>{};
-    if (l.zone_h) store<C>(h_raw + slot * m.Pp + v, value);
-    if (in.drop_h) value = pick<C>(load_mask<C>(in.drop_h + crew.rows[slot] * P + v, n), value * C(l.scale_h), Vec<C>{});
-    store<C>(h[to] + slot * m.Pp + v, value);
-  }
-
   void point_at_x(int64_t s0, int64_t s1) {
     int64_t row = 0;
     for (int64_t s = s0; s < s1; s++) {
       const int64_t t = order.t(s);
       const int n = order.alive(t);
       for (int slot = 0; slot < n; slot++, row++) {
-        const S* x = (const S*)in.x + t * in.x_t + crew.rows[slot] * in.x_b;
+        const S* x = (const S*)in.x + order.x(t, slot);
         if (copies) {
           E* to = x_copy + row * m.Iu() * KP<N>;
           M::elements(to, x, l.I);
@@ -148,7 +142,7 @@ struct Forward {
     for (int64_t s = s0; s < s1; s++) rows += order.alive(order.t(s));
     for (int64_t hb = mine(m.nb, crew.rank); hb < mine(m.nb, crew.rank + 1); hb++)
       tiles(rows, [&](int64_t r0, int64_t w) {
-        Kernel<N>::template gates<G>(w, m.bias + hb * GV, 0, x_rows + r0, m.Iu(), m.panel_ih(hb), nullptr, 0, nullptr,
+        Kernel<N>::gates(w, m.vectors(hb), m.bias + hb * GV, 0, x_rows + r0, m.Iu(), m.panel_ih(hb), nullptr, 0, nullptr,
                                      pre + r0 * wide + hb * GV, wide);
       });
     if (!l.layer_norm) return;
@@ -159,15 +153,14 @@ struct Forward {
     for (int64_t s = s0; s < s1; s++) {
       const int64_t t = order.t(s);
       for (int slot = 0, n = order.alive(t); slot < n; slot++, row++)
-        if (row >= from && row < to) scale(pre, row, m.gain_ih, nullptr, out.norm_ih, t * B + crew.rows[slot], 0);
+        if (row >= from && row < to) scale(pre, row, m.gain_ih, nullptr, out.norm_ih, order.row(t, slot), 0);
     }
     crew.wait();
   }
 
-  // Mean and 1 / deviation of rows [from, to) over their first `real` entries (of each gate); leaves the rows centred.
+  // Mean and 1 / deviation of rows [from, to) over their `real` entries (of the gates, or of the cell); leaves the rows centred.
   // Row after row in each loop, so that the sums of several are under way at a time.
   void statistics(C* rows, int64_t width, int64_t real, int64_t from, int64_t to) {
-    const int64_t step = width == wide ? GV : L;
     for (int64_t r = from; r < to; r++) {
       Vec<C> total{};
       for (int64_t v = 0; v < width; v += L) total += load<C>(rows + r * width + v);
@@ -176,7 +169,8 @@ struct Forward {
     for (int64_t r = from; r < to; r++) {
       Vec<C> square{};
       for (int64_t v = 0; v < width; v += L) {
-        const Vec<C> d = tail<C>(load<C>(rows + r * width + v) - means[r], m.tail(v / step));
+        Vec<C> d = load<C>(rows + r * width + v) - means[r];
+        d = real == H ? tail<C>(d, m.tail(v / L)) : m.only_real(v, d);
         store<C>(rows + r * width + v, d);
         square += d * d;
       }
@@ -195,116 +189,167 @@ struct Forward {
     }
   }
 
+  struct Panel {
+    int64_t hb, v, pitch, vectors;
+    int n;
+    Panel(const M& m, int64_t hb) : hb(hb), v(hb * L), pitch(m.pitch_of(hb)), vectors(m.vectors(hb)), n(m.tail(hb)) {}
+  };
+
+  // Lines (2) to (9) of one step. Everything is at hand in locals: a store through a pointer may alias any member, which the next row
+  // would then have to read again. Plain: no options to ask for.
+  template <bool Plain>
+  struct Step {
+    const M& m;
+    const Layer& l;
+    const Input& in;
+    const Order order;
+    const int32_t* rows;
+    const int64_t at0, next, H, P, Hp, Pp;  // at0: where step t begins; next: the step after it
+    C *c, *h_raw;
+    E *h, *mh;
+    S *y, *kept;
+    C* cells;
+    Step(const Forward& f, int64_t t, int now)
+        : m(f.m), l(f.l), in(f.in), order(f.order), rows(f.crew.rows), at0(f.order.row(t)), next(f.in.reverse ? t - 1 : t + 1), H(f.H),
+          P(f.P), Hp(f.m.Hp), Pp(f.m.Pp), c(f.c), h_raw(f.h_raw), h(f.h[now ^ 1]), mh(f.mh), y((S*)f.out.y), kept((S*)f.out.gates),
+          cells((C*)f.out.cells) {}
+
+    LS_INLINE Unit<K, C> unit(int slot, const Panel& p, const C* a, int64_t pitch) const {
+      Unit<K, C> u;
+      for (int g = 0; g < G; g++) u.q[g] = load<C>(a + g * pitch);
+      u.c0 = load<C>(c + slot * Hp + p.v);
+      u.see = nullptr, u.clipped = false, u.dropped = false;
+      if constexpr (!Plain) {
+        u.see = l.peephole ? m.see + p.v : nullptr, u.ld = Hp;
+        u.clip = C(l.clip), u.clipped = !std::isinf(l.clip);
+        u.dropped = in.drop_g, u.scale_g = C(l.scale_g);
+        if (in.drop_g) u.kept = load_mask<C>(in.drop_g + (at0 + rows[slot]) * H + p.v, p.n);
+      }
+      return u;
+    }
+    // (6), (7), (9) of c, the tape, and m_t to where it goes.
+    LS_INLINE void finish(Unit<K, C>& u, int slot, const Panel& p, Vec<C> shown) const {
+      const int64_t at = at0 + rows[slot];
+      const Vec<C> mt = u.expose(shown);
+      if (kept)
+        for (int g = 0; g < G; g++) store<C>(kept + (at * G + g) * H + p.v, u.q[g], p.n);
+      Vec<C> ct = u.c1;
+      bool reset = false;
+      if constexpr (!Plain) {
+        if (l.zone_c) ct = zoneout<C>(C(l.zone_c), in.zone_c ? in.zone_c + at * H + p.v : nullptr, p.n, u.c0, ct);  // (9)
+        reset = order.reset(next, slot);
+      }
+      if (cells) store<C>(cells + at * H + p.v, ct, p.n);
+      store<C>(c + slot * Hp + p.v, reset ? Vec<C>{} : ct);
+      if constexpr (!Plain)
+        if (l.projection) return store<C>(mh + slot * Hp + p.v, mt);
+      emit(slot, p.v, p.n, mt, reset);
+    }
+    LS_INLINE void emit(int slot, int64_t v, int n, Vec<C> value, bool reset) const {
+      const int64_t at = (at0 + rows[slot]) * P + v;
+      if constexpr (!Plain)
+        if (l.zone_h) {
+          value = zoneout<C>(C(l.zone_h), in.zone_h ? in.zone_h + at : nullptr, n, load<C>(h_raw + slot * Pp + v), rounded(value));
+        }
+      store<C>(y + at, value, n);
+      if constexpr (Plain) store<C>(h + slot * Pp + v, sizeof(E) == sizeof(S) ? value : rounded(value));
+      else carry(slot, v, n, rounded(value), reset);
+    }
+    // h_t to where the next step finds it.
+    LS_INLINE void carry(int slot, int64_t v, int n, Vec<C> value, bool reset) const {
+      if (reset) value = Vec<C>{};
+      if (l.zone_h) store<C>(h_raw + slot * Pp + v, value);
+      if (in.drop_h) value = pick<C>(load_mask<C>(in.drop_h + rows[slot] * P + v, n), value * C(l.scale_h), Vec<C>{});
+      store<C>(h + slot * Pp + v, value);
+    }
+    LS_INLINE static Vec<C> rounded(Vec<C> v) {  // as a tensor would hold it
+      if constexpr (sizeof(S) == sizeof(C)) return v;
+      S all[L];
+      store<C>(all, v);
+      return load<C>(all);
+    }
+  };
+
+  template <bool Plain>
   void gates(int64_t t, int n, int64_t done, int now) {
-    alignas(64) C tile[R_MAX<G> * GV], c1[R_MAX<G> * L];
-    for (int64_t hb = mine(m.nb, crew.rank); hb < mine(m.nb, crew.rank + 1); hb++)
+    alignas(64) C tile[R_MAX<G> * GV], acts[R_MAX<G> * GV], c1[R_MAX<G> * L];
+    const Step<Plain> step(*this, t, now);
+    const int64_t first = mine(m.nb, crew.rank), last = mine(m.nb, crew.rank + 1);
+    for (int64_t i = first; i < last; i++) {
+      const int64_t hb = t % 2 ? first + last - 1 - i : i;  // to and fro: what was read last is still in cache
+      const Panel p(m, hb);
       tiles(n, [&](int64_t r0, int64_t w) {  // (1)
         const bool norm = l.layer_norm, fused = !pre_mode;
         const C* init = norm ? m.bias_hh + hb * GV : fused ? m.bias + hb * GV : pre + (done + r0) * wide + hb * GV;
-        Kernel<N>::template gates<G>(w, init, norm || fused ? 0 : wide, fused ? x_rows + r0 : nullptr, m.Iu(), m.panel_ih(hb),
-                                     h_rows[now] + r0, m.Pu(), m.panel_hh(hb), norm ? hh + r0 * wide + hb * GV : tile, norm ? wide : GV);
+        Kernel<N>::gates(w, p.vectors, init, norm || fused ? 0 : wide, fused ? x_rows + r0 : nullptr, m.Iu(), m.panel_ih(hb),
+                         h_rows[now] + r0, m.Pu(), m.panel_hh(hb), norm ? hh + r0 * wide + hb * GV : tile, norm ? wide : GV);
         if (norm) return;
         for (int r = 0; r < w; r++) {  // two loops: the chain of operations of one row is long, and several rows fit in flight
-          auto u = unit(t, int(r0) + r, hb, tile + r * GV);
+          auto u = step.unit(int(r0) + r, p, tile + r * GV, p.pitch);
           u.carousel();
-          for (int g = 0; g < G; g++) store<C>(tile + r * GV + g * L, u.q[g]);
+          for (int g = 0; g < G; g++) store<C>(acts + r * GV + g * L, u.q[g]);
           store<C>(c1 + r * L, u.c1);
         }
         for (int r = 0; r < w; r++) {
-          auto u = unit(t, int(r0) + r, hb, tile + r * GV);
+          auto u = step.unit(int(r0) + r, p, acts + r * GV, L);
           u.c1 = load<C>(c1 + r * L);
-          finish_unit(u, t, int(r0) + r, hb, u.c1, now);
+          step.finish(u, int(r0) + r, p, u.c1);
         }
       });
+    }
     if (!l.layer_norm) return;
     crew.wait();
-    const int64_t from = mine(n, crew.rank), to = mine(n, crew.rank + 1);
+    normalised<Plain>(step, t, mine(n, crew.rank), mine(n, crew.rank + 1), done);
+  }
+  template <bool Plain>
+  void normalised(const Step<Plain>& step, int64_t t, int64_t from, int64_t to, int64_t done) {
     statistics(hh, wide, G * H, from, to);
     for (int64_t slot = from; slot < to; slot++) {
-      scale(hh, slot, m.gain_hh, pre + (done + slot) * wide, out.norm_hh, t * B + crew.rows[slot], 1);
+      scale(hh, slot, m.gain_hh, pre + (done + slot) * wide, out.norm_hh, order.row(t, int(slot)), 1);
       for (int64_t hb = 0; hb < m.nb; hb++) {
+        const Panel p(m, hb);
         C* a = hh + slot * wide + hb * GV;
-        auto u = unit(t, int(slot), hb, a);
+        auto u = step.unit(int(slot), p, a, p.pitch);
         u.carousel();
-        for (int g = 0; g < G; g++) store<C>(a + g * L, u.q[g]);
-        store<C>(c_rows + slot * m.Hp + hb * L, tail<C>(u.c1, m.tail(hb)));
+        for (int g = 0; g < G; g++) store<C>(a + g * p.pitch, u.q[g], int(p.pitch));
+        store<C>(c_rows + slot * m.Hp + p.v, tail<C>(u.c1, p.n));
       }
     }
-    normalised_cells(t, from, to, now);
-  }
-  void normalised_cells(int64_t t, int64_t from, int64_t to, int now) {
     statistics(c_rows, m.Hp, H, from, to);
     for (int64_t slot = from; slot < to; slot++) {
       if (out.stats) {
-        C* s = (C*)out.stats + (t * B + crew.rows[slot]) * 4;
+        C* s = (C*)out.stats + order.row(t, int(slot)) * 4;
         s[2] = means[slot], s[3] = rstds[slot];
       }
       for (int64_t hb = 0; hb < m.nb; hb++) {
-        auto u = unit(t, int(slot), hb, hh + slot * wide + hb * GV);
-        const Vec<C> centred = load<C>(c_rows + slot * m.Hp + hb * L);
+        const Panel p(m, hb);
+        auto u = step.unit(int(slot), p, hh + slot * wide + hb * GV, p.pitch);
         u.c1 = u.bound(u.bare());
-        finish_unit(u, t, int(slot), hb, centred * rstds[slot] * load<C>(m.gain_c + hb * L), now);
+        step.finish(u, int(slot), p, load<C>(c_rows + slot * m.Hp + p.v) * rstds[slot] * load<C>(m.gain_c + p.v));
       }
     }
   }
-
-  LS_INLINE Unit<K, C> unit(int64_t t, int slot, int64_t hb, const C* a) const {
-    Unit<K, C> u;
-    for (int g = 0; g < G; g++) u.q[g] = load<C>(a + g * L);
-    u.c0 = load<C>(c + slot * m.Hp + hb * L);
-    u.see = m.l.peephole ? m.see + hb * L : nullptr, u.ld = m.Hp;
-    u.clip = C(l.clip), u.clipped = !std::isinf(l.clip);
-    u.dropped = in.drop_g, u.scale_g = C(l.scale_g);
-    if (in.drop_g) u.kept = load_mask<C>(in.drop_g + (t * B + crew.rows[slot]) * H + hb * L, m.tail(hb));
-    return u;
-  }
-  // (6), (7), (9) of c, the tape, and m_t to where it goes.
-  LS_INLINE void finish_unit(Unit<K, C>& u, int64_t t, int slot, int64_t hb, Vec<C> shown, int now) {
-    const int n = m.tail(hb);
-    const int64_t at = t * B + crew.rows[slot], v = hb * L;
-    const Vec<C> mt = u.expose(shown);
-    if (out.gates)
-      for (int g = 0; g < G; g++) store<C>((S*)out.gates + at * G * H + g * H + v, u.q[g], n);
-    Vec<C> ct = u.c1;
-    if (l.zone_c) ct = zoneout<C>(C(l.zone_c), in.zone_c ? in.zone_c + at * H + v : nullptr, n, u.c0, ct);  // (9)
-    if (out.cells) store<C>((C*)out.cells + at * H + v, ct, n);
-    const bool reset = order.reset(in.reverse ? t - 1 : t + 1, slot);
-    store<C>(c + slot * m.Hp + v, reset ? Vec<C>{} : ct);
-    if (l.projection) store<C>(mh + slot * m.Hp + v, mt);
-    else emit(t, slot, v, n, mt, reset, now);
-  }
   void project(int64_t t, int n, int now) {
     const auto b = m.hr_blocks();
+    const Step<false> step(*this, t, now);
     for (int64_t j = mine(b.count(), crew.rank); j < mine(b.count(), crew.rank + 1); j++)
-      b.times(m.hr, j, m_rows, n, 1, 0, [&](int64_t slot, int64_t v, Vec<C> value) {  // (8)
-        emit(t, int(slot), v, int(P - v < L ? P - v : L), value, order.reset(in.reverse ? t - 1 : t + 1, int(slot)), now);
+      b.times(m.hr, j, m_rows, n, {1, b.K, b.K, 0}, [&](int64_t slot, int64_t v, Vec<C> value) {  // (8)
+        step.emit(int(slot), v, int(P - v < L ? P - v : L), value, order.reset(step.next, int(slot)));
       });
-  }
-  LS_INLINE void emit(int64_t t, int slot, int64_t v, int n, Vec<C> value, bool reset, int now) {
-    const int64_t at = (t * B + crew.rows[slot]) * P + v;
-    if constexpr (sizeof(S) != sizeof(C)) value = rounded(value);
-    if (l.zone_h) value = zoneout<C>(C(l.zone_h), in.zone_h ? in.zone_h + at : nullptr, n, load<C>(h_raw + slot * m.Pp + v), value);
-    store<C>((S*)out.y + at, value, n);
-    if constexpr (sizeof(S) != sizeof(C)) value = rounded(value);
-    carry_h(slot, v, n, value, reset, now ^ 1);
-  }
-  LS_INLINE static Vec<C> rounded(Vec<C> v) {
-    S all[L];
-    store<C>(all, v);
-    return load<C>(all);
   }
 
   // The last states, and zeros beyond each length.
   void finish() {
     for (int64_t slot = mine(crew.n, crew.rank); slot < mine(crew.n, crew.rank + 1); slot++) {
       const int64_t b = crew.rows[slot], len = crew.len[slot], last = in.reverse ? 0 : len - 1;
-      const S* h = len ? (const S*)out.y + (last * B + b) * P : (const S*)in.h0 + b * P;
-      memcpy((S*)out.hn + b * P, h, P * sizeof(S));
-      memcpy((C*)out.cn + b * H, len ? c + slot * m.Hp : (const C*)in.c0 + b * H, H * sizeof(C));
-      for (int64_t t = len; t < T; t++) {
-        memset((S*)out.y + (t * B + b) * P, 0, P * sizeof(S));
-        if (out.gates) memset((S*)out.gates + (t * B + b) * G * H, 0, G * H * sizeof(S));
-        if (out.cells) memset((C*)out.cells + (t * B + b) * H, 0, H * sizeof(C));
+      const auto copy = [](auto* to, const auto* from, int64_t n) { from ? memcpy(to, from, n * sizeof(*to)) : memset(to, 0, n * sizeof(*to)); };
+      copy((S*)out.hn + b * P, len ? (const S*)out.y + order.row(last, int(slot)) * P : in.h0 ? (const S*)in.h0 + b * P : nullptr, P);
+      copy((C*)out.cn + b * H, len ? c + slot * m.Hp : in.c0 ? (const C*)in.c0 + b * H : nullptr, H);
+      for (int64_t t = in.sizes ? T : len; t < T; t++) {
+        const int64_t at = t * B + b;
+        memset((S*)out.y + at * P, 0, P * sizeof(S));
+        if (out.gates) memset((S*)out.gates + at * G * H, 0, G * H * sizeof(S));
+        if (out.cells) memset((C*)out.cells + at * H, 0, H * sizeof(C));
       }
     }
   }

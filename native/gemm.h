@@ -1,6 +1,8 @@
 // Matrix products on packed operands: acc[R rows][NV vectors] += sum over k of a(row, k) * b[k][NV vectors], in registers.
 // Whatever the shape and the number of threads, an element is summed over k in the same order.
 #pragma once
+#include <algorithm>
+
 #include "lstm.h"
 #include "simd.h"
 
@@ -56,16 +58,22 @@ struct Tile {
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) acc[r][v] = load<C>(p + r * ld + v * V<C>);
   }
+  LS_INLINE void add_from(const C* p, int64_t ld) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) acc[r][v] += load<C>(p + r * ld + v * V<C>);
+  }
   LS_INLINE void store_to(C* p, int64_t ld) const {
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) store<C>(p + r * ld + v * V<C>, acc[r][v]);
   }
-  // a(r, k): unit k of row r; b: [K][W]
+  // a(r, k): unit k of row r; b: [K][W], its rows `ld` apart
   template <class A>
-  LS_INLINE void add(int64_t K, A a, const U* b) {
-    for (int64_t k = 0; k < K; k++, b += W) {
+  LS_INLINE void add(int64_t K, A a, const U* b, int64_t ld = W) {
+    for (int64_t k = 0; k < K; k++, b += ld) {
       if constexpr (LS_REGISTERS == 32) {
         Vec<C> bv[NV];
 #pragma GCC unroll 4
@@ -115,17 +123,22 @@ LS_INLINE void with_tile(int64_t w, int64_t nv, F f) {
 }
 LS_INLINE int64_t row_limit(int64_t nv) { return nv == 4 ? R_MAX<4> : R_MAX<3>; }
 
+// The sum of a product cut into runs along each row of its left side.
+struct Segments {
+  int64_t n, K, last, step;
+};
+inline constexpr int64_t LONGEST = 512;  // units
+
 // The kernels proper, not inlined, so that each exists once per number format and shape. Tiles of `w` rows, `nv` vectors wide.
 template <class N>
 struct Kernel {
   using C = typename N::C;
   using U = typename N::U;
 
-  // out[w][..] = init + x part + h part, over consecutive panels of b; either row list may be null. G: vectors.
-  template <int G>
-  [[gnu::noinline]] static void gates(int64_t w, const C* init, int64_t ld_init, const U* const* x, int64_t Kx, const U* bx,
+  // out[w][nv V] = init + x part + h part, over consecutive panels of b; either row list may be null.
+  [[gnu::noinline]] static void gates(int64_t w, int64_t nv, const C* init, int64_t ld_init, const U* const* x, int64_t Kx, const U* bx,
                                       const U* const* h, int64_t Kh, const U* bh, C* out, int64_t ld_out) {
-    with_rows<G>(w, [&]<int R, int NV>() {
+    with_tile(w, nv, [&]<int R, int NV>() {
       Tile<N, R, NV> t;
       t.load_from(init, ld_init);
       if (x) t.add_rows(Kx, x, 0, bx);
@@ -133,21 +146,27 @@ struct Kernel {
       t.store_to(out, ld_out);
     });
   }
-  // out[w][nv V] = sum of a over `segments` runs of K units, `step` units apart in each row.
-  [[gnu::noinline]] static void rows(int64_t w, int64_t nv, const U* const* a, int64_t segments, int64_t step, int64_t K, const U* b, C* out) {
+  // out[w][nv V] = sum of a over segments: runs of `seg.K` units, `seg.step` units apart in each row, the last one `seg.last` long.
+  // Long sums are made of shorter ones, so that rounding does not add up over all of K.
+  [[gnu::noinline]] static void rows(int64_t w, int64_t nv, const U* const* a, const Segments& seg, const U* b, C* out) {
+    const int64_t run = std::max<int64_t>(1, LONGEST / seg.K);
     with_tile(w, nv, [&]<int R, int NV>() {
       Tile<N, R, NV> t;
-      t.zero();
-      for (int64_t s = 0; s < segments; s++, b += K * t.W) t.add_rows(K, a, s * step, b);
-      t.store_to(out, t.W);
+      for (int64_t s = 0; s < seg.n;) {
+        t.zero();
+        for (const int64_t end = std::min(s + run, seg.n); s < end; s++, b += seg.K * t.W)
+          t.add_rows(s + 1 < seg.n ? seg.K : seg.last, a, s * seg.step, b);
+        if (s > run) t.add_from(out, t.W);
+        t.store_to(out, t.W);
+      }
     });
   }
-  // sums[w][nv V] += a^T b, a [K][w], b [K][nv V]
-  [[gnu::noinline]] static void outer(int64_t w, int64_t nv, const U* a, int64_t K, const U* b, C* sums) {
+  // sums[w][nv V] += a^T b, a [K][w], b [K][nv V], its rows `ld` apart
+  [[gnu::noinline]] static void outer(int64_t w, int64_t nv, const U* a, int64_t K, const U* b, int64_t ld, C* sums) {
     with_tile(w, nv, [&]<int R, int NV>() {
       Tile<N, R, NV> t;
       t.load_from(sums, t.W);
-      t.add(K, [&](int r, int64_t k) { return a[k * R + r]; }, b);
+      t.add(K, [&](int r, int64_t k) { return a[k * R + r]; }, b, ld);
       t.store_to(sums, t.W);
     });
   }
@@ -192,16 +211,15 @@ struct Blocks {
     }
   }
 
-  // out[row][columns of block j] = sum of a over `segments` runs of K / segments units, `step` units apart in each row.
+  // out[row][columns of block j] = sum of a over the segments.
   template <class O>
-  void times(const typename N::U* b, int64_t j, const typename N::U* const* rows, int64_t n, int64_t segments, int64_t step,
-             O out) const {
+  void times(const typename N::U* b, int64_t j, const typename N::U* const* rows, int64_t n, const Segments& seg, O out) const {
     using C = typename N::C;
-    const int64_t limit = row_limit(nv(j)), tiles = ceil_div(n, limit), Ks = K / segments;
+    const int64_t limit = row_limit(nv(j)), tiles = ceil_div(n, limit);
     alignas(64) C tile[8 * 4 * V<C>];
     for (int64_t i = 0; i < tiles; i++) {
       const int64_t r0 = cut(n, tiles, i), w = cut(n, tiles, i + 1) - r0;
-      Kernel<N>::rows(w, nv(j), rows + r0, segments, step, Ks, b + at(j), tile);
+      Kernel<N>::rows(w, nv(j), rows + r0, seg, b + at(j), tile);
       for (int64_t r = 0; r < w; r++)
         for (int64_t v = 0; v < nv(j); v++)
           out(r0 + r, (v0(j) + v) * V<C>, load<C>(tile + (r * nv(j) + v) * V<C>));
@@ -229,26 +247,30 @@ struct Outer {
     }
   }
   // sums[M][nv V] += a^T b
-  void add(int64_t nv, const U* a, int64_t rows, const U* b, typename N::C* sums) const {
+  void add(int64_t nv, const U* a, int64_t rows, const U* b, int64_t ld, typename N::C* sums) const {
     const int64_t K = units<N>(rows), n = tiles();
     for (int64_t i = 0; i < n; i++) {
       const int64_t m0 = cut(M, n, i);
-      Kernel<N>::outer(cut(M, n, i + 1) - m0, nv, a + m0 * K, K, b, sums + m0 * nv * V<typename N::C>);
+      Kernel<N>::outer(cut(M, n, i + 1) - m0, nv, a + m0 * K, K, b, ld, sums + m0 * nv * V<typename N::C>);
     }
   }
 };
 
-// b[rows][w] of elements to units: pairs of rows interleaved where a unit holds two; itself otherwise.
+// b[rows][w] of elements, its rows `ld` apart, to units in the same place or in `tmp`: pairs of rows interleaved where a unit holds two.
 template <class N>
-LS_INLINE const typename N::U* paired(const typename N::E* b, int64_t rows, int64_t w, typename N::U* tmp) {
-  if constexpr (KP<N> == 1) return b;
-  else {
-    const auto* p = (const uint16_t*)b;
-    for (int64_t k = 0; k + 1 < rows; k += 2, p += 2 * w)
-      for (int64_t c = 0; c < w; c++) tmp[k / 2 * w + c] = uint32_t(p[c]) | uint32_t(p[w + c]) << 16;
-    for (int64_t c = 0; rows % 2 && c < w; c++) tmp[rows / 2 * w + c] = p[c];
-    return tmp;
+struct Paired {
+  const typename N::U* b;
+  int64_t ld;
+  LS_INLINE Paired(const typename N::E* rows_of_b, int64_t rows, int64_t w, int64_t stride, typename N::U* tmp) {
+    if constexpr (KP<N> == 1) b = rows_of_b, ld = stride;
+    else {
+      b = tmp, ld = w;
+      const auto* p = (const uint16_t*)rows_of_b;
+      for (int64_t k = 0; k + 1 < rows; k += 2, p += 2 * stride)
+        for (int64_t c = 0; c < w; c++) tmp[k / 2 * w + c] = uint32_t(p[c]) | uint32_t(p[stride + c]) << 16;
+      for (int64_t c = 0; rows % 2 && c < w; c++) tmp[rows / 2 * w + c] = p[c];
+    }
   }
-}
+};
 
 }  // namespace longshort::LS_ISA

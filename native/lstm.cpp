@@ -20,7 +20,7 @@ auto with(const Layer& l, F f) {
   }
 }
 
-static Crew measure(int n, int size) { return {nullptr, nullptr, n, 0, size, nullptr, nullptr, nullptr}; }
+static Crew measure(int n, int size) { return {nullptr, nullptr, nullptr, n, 0, size, nullptr, nullptr, nullptr}; }
 
 template <class N>
 double peak_of(int64_t rounds) {
@@ -44,41 +44,42 @@ extern const Isa table;
 const Isa table = {
     LS_NAME,
     [](Type t) { return t == Type::f64 ? V<double> : V<float>; },
-    [](const Layer& l, bool backward) {
-      return with(l, [&]<class N, Gates K>() { return Packed<N, K>(l, backward, nullptr).bytes; });
+    [](const Layer& l) { return with(l, [&]<class N, Gates K>() { return Packed<N, K>(l, Pass::forward, nullptr).wide; }); },
+    [](const Layer& l, Pass pass) {
+      return with(l, [&]<class N, Gates K>() { return Packed<N, K>(l, pass, nullptr).bytes; });
     },
-    [](const Layer& l, const Params& p, bool backward, char* packed, int part, int parts) {
-      with(l, [&]<class N, Gates K>() { Packed<N, K>(l, backward, packed).pack(p, part, parts); });
+    [](const Layer& l, const Params& p, Pass pass, char* packed, int part, int parts) {
+      with(l, [&]<class N, Gates K>() { Packed<N, K>(l, pass, packed).pack(p, part, parts); });
     },
     [](const Layer& l, const Input& in, int n, int crew) {
       return with(l, [&]<class N, Gates K>() {
-        const Packed<N, K> m(l, false, nullptr);
+        const Packed<N, K> m(l, Pass::forward, nullptr);
         return Forward<N, K>(m, in, Output{}, measure(n, crew), nullptr).bytes;
       });
     },
     [](const Layer& l, const char* packed, const Input& in, const Output& out, const Crew& crew) {
       with(l, [&]<class N, Gates K>() {
-        const Packed<N, K> m(l, false, (char*)packed);
+        const Packed<N, K> m(l, Pass::forward, (char*)packed);
         Forward<N, K>(m, in, out, crew, crew.scratch).run();
       });
     },
-    [](const Layer& l, const Input& in, int n, int crew) {
+    [](const Layer& l, Pass pass, const Input& in, int n, int crew) {
       return with(l, [&]<class N, Gates K>() {
-        const Packed<N, K> m(l, true, nullptr);
+        const Packed<N, K> m(l, pass, nullptr);
         return Backward<N, K>(m, in, Output{}, Grads{}, measure(n, crew), nullptr).bytes;
       });
     },
     [](const Layer& l, int crew) {
-      return with(l, [&]<class N, Gates K>() { return Sums<N, K>(Packed<N, K>(l, true, nullptr), crew, nullptr).bytes; });
+      return with(l, [&]<class N, Gates K>() { return Sums<N, K>(Packed<N, K>(l, Pass::backward, nullptr), crew, nullptr).bytes; });
     },
-    [](const Layer& l, const char* packed, const Input& in, const Output& out, const Grads& gr, const Crew& crew) {
+    [](const Layer& l, Pass pass, const char* packed, const Input& in, const Output& out, const Grads& gr, const Crew& crew) {
       with(l, [&]<class N, Gates K>() {
-        const Packed<N, K> m(l, true, (char*)packed);
+        const Packed<N, K> m(l, pass, (char*)packed);
         Backward<N, K>(m, in, out, gr, crew, crew.scratch).run();
       });
     },
     [](const Layer& l, char* const* sums, int count, int crew, const Grads& gr, int part, int parts) {
-      with(l, [&]<class N, Gates K>() { reduce<N, K>(Packed<N, K>(l, true, nullptr), sums, count, crew, gr, part, parts); });
+      with(l, [&]<class N, Gates K>() { reduce<N, K>(Packed<N, K>(l, Pass::backward, nullptr), sums, count, crew, gr, part, parts); });
     },
     [](Type t, int64_t rounds) {
       return t == Type::f64 ? peak_of<F64>(rounds) : t == Type::bf16 ? peak_of<BF16>(rounds) : peak_of<F32>(rounds);

@@ -28,13 +28,16 @@ struct Params {  // in the layer's type
 
 struct Input {
   int64_t T, B;
-  const void* x;           // [T, B, I], strides below in elements, the last one 1
+  // Of a packed batch: sequences alive at each step, [T], never rising. Then [T, B, ..] below stands for [rows, ..], step after step,
+  // the longest sequence first in each; x_t is not read, and there are neither lengths nor resets.
+  const int64_t* sizes;
+  const void* x;           // [T, B, I], strides below in elements, the last one 1; x_t is not used where the batch is packed
   int64_t x_t, x_b;
   const int64_t* lengths;  // [B] or null
   const uint8_t* resets;   // [T, B] or null
   const uint8_t *drop_h, *drop_g, *zone_h, *zone_c;  // [B, P], [T, B, H], [T, B, P], [T, B, H], or null
   bool reverse;
-  const void *h0, *c0;     // [B, P], [B, H]
+  const void *h0, *c0;     // [B, P], [B, H], or null (zero)
 };
 
 struct Output {
@@ -60,6 +63,7 @@ struct Barrier {
 struct Crew {
   const int32_t* rows;  // indices into the batch
   const int32_t* len;   // their lengths
+  const int64_t* starts;  // the row in [T, B, ..] at which each step begins, [T]
   int n, rank, size;
   Barrier* barrier;
   char* scratch;        // shared by the crew, zero is not assumed
@@ -69,17 +73,20 @@ struct Crew {
   }
 };
 
+enum class Pass : int { forward, backward, backward_x };  // backward_x: the gradient of x is wanted too
+
 // The entry points of one instruction set.
 struct Isa {
   const char* name;
   int (*lanes)(Type);
-  size_t (*packed_bytes)(const Layer&, bool backward);
-  void (*pack)(const Layer&, const Params&, bool backward, char* packed, int part, int parts);
+  int64_t (*width)(const Layer&);  // entries of a row of normalised gates
+  size_t (*packed_bytes)(const Layer&, Pass);
+  void (*pack)(const Layer&, const Params&, Pass, char* packed, int part, int parts);
   size_t (*forward_bytes)(const Layer&, const Input&, int n, int crew);
   void (*forward)(const Layer&, const char* packed, const Input&, const Output&, const Crew&);
-  size_t (*backward_bytes)(const Layer&, const Input&, int n, int crew);
+  size_t (*backward_bytes)(const Layer&, Pass, const Input&, int n, int crew);
   size_t (*sums_bytes)(const Layer&, int crew);
-  void (*backward)(const Layer&, const char* packed, const Input&, const Output&, const Grads&, const Crew&);
+  void (*backward)(const Layer&, Pass, const char* packed, const Input&, const Output&, const Grads&, const Crew&);
   void (*reduce)(const Layer&, char* const* sums, int count, int crew, const Grads&, int part, int parts);
   double (*peak)(Type, int64_t rounds);  // the matrix kernel on operands that stay in the first-level cache; returns its operations
 };

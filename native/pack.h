@@ -1,6 +1,9 @@
 // How the parameters lie in packed memory, and who packs them. A gate panel is one vector of hidden units with all its gates:
-// [K][G][V], so that one tile of the matrix kernel holds everything that (2) to (7) need.
+// [K][G][V], so that one tile of the matrix kernel holds everything that (2) to (7) need. In the last panel, where H is no multiple of V,
+// the gates lie closer, `pitch` apart, and so its tile is narrower: 8 units of V = 16 need two vectors, not four.
 #pragma once
+#include <vector>
+
 #include "cell.h"
 #include "gemm.h"
 
@@ -30,37 +33,58 @@ struct Packed {
 
   const Layer& l;
   int64_t nb, Hp, Pp;  // vectors of hidden units; H and P padded to vectors
-  bool backward;
-  U *panels, *hr;                        // forward: [nb][I units][GV], then [nb][P units][GV]; W_hr as a right-hand matrix [H, P]
-  U *hh_t, *ih_t, *hr_t;                 // backward: right-hand matrices [nb GV, P], [nb GV, I], [P, H]
-  C *bias, *bias_hh;                     // [nb][GV]; their sum in the first unless there is layer norm
-  C *see, *gain_ih, *gain_hh, *gain_c;   // [3][Hp], [nb][GV] twice, [Hp]
+  int64_t pitch, wide; // of the last panel: from gate to gate; width of all panels
+  Pass pass;
+  bool joint;          // W_hh and W_ih are side by side in hh_t, where together they need fewer vectors
+  U *panels, *hr;                        // forward: [nb][I units][width], then [nb][P units][width]; W_hr as a right-hand matrix [H, P]
+  U *hh_t, *ih_t, *hr_t;                 // backward: right-hand matrices [wide, P], [wide, I], [P, H]
+  C *bias, *bias_hh;                     // [wide]; their sum in the first unless there is layer norm
+  C *see, *gain_ih, *gain_hh, *gain_c;   // [3][Hp], [wide] twice, [Hp]
+  C* real;                               // layer norm: 1 where an entry of the last panel stands for a unit, else 0, [width]
   size_t bytes;
 
   int64_t Iu() const { return units<N>(l.I); }
   int64_t Pu() const { return units<N>(l.P); }
   Blocks<N> hr_blocks() const { return {units<N>(l.H), l.P}; }
-  Blocks<N> hh_t_blocks() const { return {units<N>(nb * GV), l.P}; }
-  Blocks<N> ih_t_blocks() const { return {units<N>(nb * GV), l.I}; }
+  Blocks<N> hh_t_blocks() const { return {units<N>(wide), joint ? l.P + l.I : l.P}; }
+  Blocks<N> ih_t_blocks() const { return {units<N>(wide), l.I}; }
   Blocks<N> hr_t_blocks() const { return {Pu(), l.H}; }
+  Segments gate_segments(int64_t step) const { return {nb, units<N>(GV), units<N>(width(nb - 1)), step}; }
   const U* panel_ih(int64_t hb) const { return panels + hb * Iu() * GV; }
-  const U* panel_hh(int64_t hb) const { return panels + (nb * Iu() + hb * Pu()) * GV; }
-  int64_t row(int64_t hb, int g, int lane) const { return hb * L + lane < l.H ? g * l.H + hb * L + lane : -1; }
+  const U* panel_hh(int64_t hb) const { return panels + wide * Iu() + hb * Pu() * GV; }
+  int64_t pitch_of(int64_t hb) const { return hb + 1 < nb ? L : pitch; }
+  int64_t width(int64_t hb) const { return hb + 1 < nb ? GV : wide - hb * GV; }
+  int64_t vectors(int64_t hb) const { return width(hb) / L; }
+  int64_t row(int64_t hb, int64_t at) const {  // of the weights, at entry `at` of a panel; -1: none
+    const int64_t g = at / pitch_of(hb), h = hb * L + at % pitch_of(hb);
+    return g < G && h < l.H ? g * l.H + h : -1;
+  }
   int tail(int64_t hb) const { return int(hb * L + L <= l.H ? L : l.H - hb * L); }
 
-  Packed(const Layer& l, bool backward, char* base) : l(l), backward(backward) {
+  Packed(const Layer& l, Pass pass, char* base) : l(l), pass(pass) {
+    const bool backward = pass != Pass::forward, dx = pass == Pass::backward_x;
     nb = ceil_div(l.H, L), Hp = nb * L, Pp = ceil_div(l.P, L) * L;
+    constexpr int64_t quarter = L < 4 ? 1 : L / 4;
+    pitch = ceil_div(tail(nb - 1), quarter) * quarter;
+    wide = (nb - 1) * GV + ceil_div(G * pitch, L) * L;
+    joint = dx && !l.layer_norm && ceil_div(l.P + l.I, L) < ceil_div(l.P, L) + ceil_div(l.I, L);
     Carve m{base};
-    panels = m.take<U>(backward ? 0 : nb * (Iu() + Pu()) * GV);
+    panels = m.take<U>(backward ? 0 : wide * (Iu() + Pu()));
     hr = m.take<U>(!backward && l.projection ? hr_blocks().size() : 0);
     hh_t = m.take<U>(backward ? hh_t_blocks().size() : 0);
-    ih_t = m.take<U>(backward ? ih_t_blocks().size() : 0);
+    ih_t = m.take<U>(dx && !joint ? ih_t_blocks().size() : 0);
     hr_t = m.take<U>(backward && l.projection ? hr_t_blocks().size() : 0);
-    bias = m.take<C>(nb * GV), bias_hh = m.take<C>(nb * GV);
+    bias = m.take<C>(wide), bias_hh = m.take<C>(wide);
     see = m.take<C>(l.peephole ? 3 * Hp : 0);
-    gain_ih = m.take<C>(l.layer_norm ? nb * GV : 0), gain_hh = m.take<C>(l.layer_norm ? nb * GV : 0);
+    gain_ih = m.take<C>(l.layer_norm ? wide : 0), gain_hh = m.take<C>(l.layer_norm ? wide : 0);
     gain_c = m.take<C>(l.layer_norm ? Hp : 0);
+    real = m.take<C>(l.layer_norm ? GV : 0);
     bytes = m.used;
+  }
+  // Zero where entries v to v + L of a row of all panels stand for no unit.
+  LS_INLINE Vec<C> only_real(int64_t v, Vec<C> value) const {
+    const int64_t last = (nb - 1) * GV;
+    return v < last ? value : pick<C>(load<C>(real + v - last) != C(0), value, Vec<C>{});
   }
 
   static E element(S v) { return longshort::LS_ISA::element<N>(v); }
@@ -69,42 +93,40 @@ struct Packed {
     else
       for (int64_t k = 0; k < n; k++) to[k] = element(from[k]);
   }
-  // A panel's part: rows of w [G*H, cols] to [units][G][V].
+  // A panel's part: rows of w [G*H, cols] to [units][width].
   void pack_panel(U* dst, int64_t hb, const S* w, int64_t cols) const {
     constexpr int unit = KP<N>;
     E* d = (E*)dst;
-    const int64_t all = units<N>(cols), whole = sizeof(S) == sizeof(E) ? cols / unit / L * L : 0;  // squares of L by L units
+    const int64_t all = units<N>(cols), wd = width(hb);
+    const int64_t whole = sizeof(S) == sizeof(E) && tail(hb) == L ? cols / unit / L * L : 0;  // squares of L by L units
     for (int64_t k0 = 0; k0 < whole; k0 += L)
       for (int g = 0; g < G; g++) {
         Vec<C> square[L];
-        for (int lane = 0; lane < L; lane++) {
-          const int64_t r = row(hb, g, lane);
-          square[lane] = r < 0 ? Vec<C>{} : load_units<N>((const U*)(w + r * cols + k0 * unit));
-        }
+        for (int lane = 0; lane < L; lane++) square[lane] = load_units<N>((const U*)(w + row(hb, g * L + lane) * cols + k0 * unit));
         transpose<C>(square);
         for (int k = 0; k < L; k++) memcpy(dst + (k0 + k) * GV + g * L, &square[k], LS_BYTES);
       }
-    for (int g = 0; g < G; g++)
-      for (int lane = 0; lane < L; lane++) {
-        const int64_t r = row(hb, g, lane);
-        for (int64_t k = whole * unit; k < all * unit; k++)
-          d[((k / unit) * GV + g * L + lane) * unit + k % unit] = r >= 0 && k < cols ? element(w[r * cols + k]) : E{};
-      }
+    for (int64_t at = 0; at < wd; at++) {
+      const int64_t r = row(hb, at);
+      for (int64_t k = whole * unit; k < all * unit; k++)
+        d[((k / unit) * wd + at) * unit + k % unit] = r >= 0 && k < cols ? element(w[r * cols + k]) : E{};
+    }
   }
   void pack(const Params& p, int part, int parts) const {
+    const bool backward = pass != Pass::forward;
     const auto get = [](const void* v, int64_t i) { return v && i >= 0 ? C(widen(((const S*)v)[i])) : C(0); };
     for (int64_t hb = cut(nb, parts, part); hb < cut(nb, parts, part + 1); hb++) {
       if (!backward) {
         pack_panel((U*)panel_ih(hb), hb, (const S*)p.weight_ih, l.I);
         pack_panel((U*)panel_hh(hb), hb, (const S*)p.weight_hh, l.P);
       }
-      for (int g = 0; g < G; g++)
-        for (int lane = 0; lane < L; lane++) {
-          const int64_t to = hb * GV + g * L + lane, from = row(hb, g, lane);
-          const C ih = get(p.bias_ih, from), hh = get(p.bias_hh, from);
-          bias[to] = l.layer_norm ? ih : ih + hh, bias_hh[to] = hh;
-          if (l.layer_norm) gain_ih[to] = get(p.gain_ih, from), gain_hh[to] = get(p.gain_hh, from);
-        }
+      for (int64_t at = 0; at < width(hb); at++) {
+        const int64_t to = hb * GV + at, from = row(hb, at);
+        const C ih = get(p.bias_ih, from), hh = get(p.bias_hh, from);
+        bias[to] = l.layer_norm ? ih : ih + hh, bias_hh[to] = hh;
+        if (l.layer_norm) gain_ih[to] = get(p.gain_ih, from), gain_hh[to] = get(p.gain_hh, from);
+        if (l.layer_norm && hb == nb - 1) real[at] = from >= 0;
+      }
       for (int64_t h = hb * L; h < hb * L + L; h++) {
         for (int k = 0; l.peephole && k < l.peepholes(); k++) see[k * Hp + h] = get(p.weight_ch, h < l.H ? k * l.H + h : -1);
         if (l.layer_norm) gain_c[h] = get(p.gain_c, h < l.H ? h : -1);
@@ -116,13 +138,20 @@ struct Packed {
     const S *ih = (const S*)p.weight_ih, *hh = (const S*)p.weight_hh, *w = (const S*)p.weight_hr;
     const auto turned = [&](const S* weights, int64_t cols) {  // rows of the weights in the order of the panels
       return [=, this](int64_t k) {
-        const int64_t r = row(k / GV, int(k % GV / L), int(k % L));
+        const int64_t hb = std::min(k / GV, nb - 1), r = row(hb, k - hb * GV);
         return r < 0 ? nullptr : weights + r * cols;
       };
     };
-    if (backward) {
-      each(hh_t_blocks(), hh_t, nb * GV, turned(hh, l.P));
-      each(ih_t_blocks(), ih_t, nb * GV, turned(ih, l.I));
+    if (backward && !joint) each(hh_t_blocks(), hh_t, wide, turned(hh, l.P));
+    if (pass == Pass::backward_x && !joint) each(ih_t_blocks(), ih_t, wide, turned(ih, l.I));
+    if (joint) {
+      std::vector<S> both(l.P + l.I);
+      const auto left = turned(hh, l.P), right = turned(ih, l.I);
+      each(hh_t_blocks(), hh_t, wide, [&](int64_t k) -> const S* {
+        if (!left(k)) return nullptr;
+        memcpy(both.data(), left(k), l.P * sizeof(S)), memcpy(both.data() + l.P, right(k), l.I * sizeof(S));
+        return both.data();
+      });
     }
     if (l.projection && backward) each(hr_t_blocks(), hr_t, l.P, [&](int64_t k) { return w + k * l.H; });
     if (l.projection && !backward) hr_blocks().pack_columns(hr, part, parts, w, l.H);
@@ -134,6 +163,9 @@ struct Order {
   const Input& in;
   const Crew& crew;
   int64_t t(int64_t s) const { return in.reverse ? in.T - 1 - s : s; }
+  int64_t row(int64_t t) const { return crew.starts[t]; }  // where step t begins in [T, B, ..]
+  int64_t row(int64_t t, int slot) const { return row(t) + crew.rows[slot]; }
+  int64_t x(int64_t t, int slot) const { return in.sizes ? row(t, slot) * in.x_b : t * in.x_t + crew.rows[slot] * in.x_b; }
   int alive(int64_t t) const {  // rows are sorted, longest first
     int lo = 0, hi = crew.n;
     while (lo < hi) {

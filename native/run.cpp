@@ -63,15 +63,26 @@ namespace {
 struct Plan {
   int crews, size;
   std::vector<int32_t> rows, len;            // crew by crew, each longest first
+  std::vector<int64_t> starts;               // of each step in [T, B, ..]
   std::vector<std::vector<std::pair<int, int>>> groups;  // of each crew: [from, to) in rows
   std::vector<int> sizes;                    // of the groups, each once
+  size_t steps;                              // rows of [T, B, ..]
   mutable std::vector<Barrier> barriers;
 
   Plan(const Layer& l, const Input& in, int threads) {
     const int64_t B = in.B;
-    int64_t steps = 0;
-    for (int64_t b = 0; b < B; b++) steps += in.lengths ? in.lengths[b] : in.T;
-    const double work = 2. * double(steps) * double(l.rows()) * double(l.I + l.P);
+    std::vector<int64_t> lengths(B, in.sizes ? 0 : in.T);
+    for (int64_t b = 0; in.lengths && b < B; b++) lengths[b] = std::clamp<int64_t>(in.lengths[b], 0, in.T);
+    int64_t row = 0;
+    for (int64_t t = 0; t < in.T; t++) {
+      starts.push_back(row);
+      row += in.sizes ? in.sizes[t] : B;
+      for (int64_t b = 0; in.sizes && b < in.sizes[t]; b++) lengths[b]++;
+    }
+    steps = size_t(row);
+    const auto alive = std::accumulate(lengths.begin(), lengths.end(), int64_t(0));
+    const bool ragged = in.lengths || in.sizes;
+    const double work = 2. * double(alive) * double(l.rows()) * double(l.I + l.P);
     if (work < 4e5) threads = 1;  // a few microseconds: less than it takes to tell the others
     threads = std::clamp(threads, 1, 64);
     crews = int(std::clamp<int64_t>(B / 4, 1, threads));
@@ -79,12 +90,12 @@ struct Plan {
     size = int(std::clamp<int64_t>(threads / crews, 1, vectors));
     std::vector<int32_t> order(B);
     std::iota(order.begin(), order.end(), 0);
-    if (in.lengths) std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return in.lengths[a] > in.lengths[b]; });
-    const double panel = double(isa().packed_bytes(l, false));
+    if (ragged) std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return lengths[a] > lengths[b]; });
+    const double panel = double(isa().packed_bytes(l, Pass::forward));
     const int64_t group = panel < 400e3 ? 36 : 1 << 30;
     for (int c = 0; c < crews; c++) {
       const int from = int(rows.size());
-      if (in.lengths)
+      if (ragged)
         for (int64_t i = c; i < B; i += crews) rows.push_back(order[i]);
       else
         for (int64_t i = B * c / crews; i < B * (c + 1) / crews; i++) rows.push_back(order[i]);
@@ -98,7 +109,7 @@ struct Plan {
     }
     barriers.resize(crews);
     for (auto& b : barriers) b.size = size;
-    for (const int32_t b : rows) len.push_back(int32_t(in.lengths ? std::clamp<int64_t>(in.lengths[b], 0, in.T) : in.T));
+    for (const int32_t b : rows) len.push_back(int32_t(lengths[b]));
   }
   int threads() const { return crews * size; }
   // The most that `bytes_of` says for any group: fewer sequences may run more steps in a chunk, and need more.
@@ -114,7 +125,7 @@ struct Plan {
     team_run(threads(), [&](int id) {
       const int c = id / size;
       for (const auto& [from, to] : groups[c]) {
-        const Crew crew{rows.data() + from, len.data() + from, to - from, id % size, size, &barriers[c], scratch[c], sums ? sums[c] : nullptr};
+        const Crew crew{rows.data() + from, len.data() + from, starts.data(), to - from, id % size, size, &barriers[c], scratch[c], sums ? sums[c] : nullptr};
         f(crew);
         crew.wait();
       }
@@ -135,11 +146,11 @@ struct Pieces {  // one piece of scratch per crew
 void forward(const Layer& l, const Params& p, const Input& in, const Output& out, int threads) {
   const Isa& a = isa();
   const Plan plan(l, in, threads);
-  const size_t steps = size_t(in.T) * in.B, size = l.type == Type::f64 ? 8 : l.type == Type::f32 ? 4 : 2;
+  const size_t steps = plan.steps, size = l.type == Type::f64 ? 8 : l.type == Type::f32 ? 4 : 2;
   large_pages(out.y, steps * l.P * size), large_pages(out.gates, steps * l.rows() * size), large_pages(out.cells, steps * l.H * 4);
-  const Scratch packed(a.packed_bytes(l, false));
+  const Scratch packed(a.packed_bytes(l, Pass::forward));
   const int n = plan.threads();
-  team_run(n, [&](int i) { a.pack(l, p, false, packed.data(), i, n); });
+  team_run(n, [&](int i) { a.pack(l, p, Pass::forward, packed.data(), i, n); });
   const Pieces scratch(plan.crews, plan.most([&](int k) { return a.forward_bytes(l, in, k, plan.size); }));
   plan.each(scratch.data.data(), nullptr, [&](const Crew& crew) { a.forward(l, packed.data(), in, out, crew); });
 }
@@ -147,17 +158,18 @@ void forward(const Layer& l, const Params& p, const Input& in, const Output& out
 void backward(const Layer& l, const Params& p, const Input& in, const Output& out, const Grads& gr, int threads) {
   const Isa& a = isa();
   const Plan plan(l, in, threads);
-  const Scratch packed(a.packed_bytes(l, true));
-  large_pages(gr.dx, size_t(in.T) * in.B * l.I * 2);
+  const Pass pass = gr.dx ? Pass::backward_x : Pass::backward;
+  const Scratch packed(a.packed_bytes(l, pass));
+  large_pages(gr.dx, plan.steps * l.I * 2);
   const int n = plan.threads();
   const size_t bytes = a.sums_bytes(l, plan.size);
   const Pieces sums(plan.crews, bytes),
-      scratch(plan.crews, plan.most([&](int k) { return a.backward_bytes(l, in, k, plan.size); }));
+      scratch(plan.crews, plan.most([&](int k) { return a.backward_bytes(l, pass, in, k, plan.size); }));
   team_run(n, [&](int i) {
-    a.pack(l, p, true, packed.data(), i, n);
+    a.pack(l, p, pass, packed.data(), i, n);
     if (i % plan.size == 0) std::memset(sums.data[i / plan.size], 0, bytes);
   });
-  plan.each(scratch.data.data(), sums.data.data(), [&](const Crew& crew) { a.backward(l, packed.data(), in, out, gr, crew); });
+  plan.each(scratch.data.data(), sums.data.data(), [&](const Crew& crew) { a.backward(l, pass, packed.data(), in, out, gr, crew); });
   team_run(n, [&](int i) { a.reduce(l, sums.data.data(), plan.crews, plan.size, gr, i, n); });
 }
 
@@ -170,9 +182,9 @@ struct Stream::Impl {
     Plan plan;
     Pieces scratch;
     Level(const Layer& layer, const Params& p, const Input& input, const Output& output, int threads)
-        : l(layer), in(input), out(output), packed(isa().packed_bytes(l, false)), plan(l, in, threads),
+        : l(layer), in(input), out(output), packed(isa().packed_bytes(l, Pass::forward)), plan(l, in, threads),
           scratch(plan.crews, plan.most([&](int n) { return isa().forward_bytes(l, in, n, plan.size); })) {
-      isa().pack(l, p, false, packed.data(), 0, 1);
+      isa().pack(l, p, Pass::forward, packed.data(), 0, 1);
     }
   };
   int64_t batch;

@@ -265,7 +265,7 @@ def test_compiled_is_one_node(cell):
 def test_operator_keeps_its_contract(cell):
     case = Case.make(cell, "cpu", T=4, B=3, I=2, H=5)
     params = [None if (v := case.params.get(k)) is None else v.requires_grad_() for k in cpu.NAMES]
-    args = (case.call.x, *case.state, *params, None, None, *(case.call.masks or [None] * 4), False, cpu.encode(cell), True)
+    args = (case.call.x, *case.state, *params, None, None, None, *(case.call.masks or [None] * 4), False, cpu.encode(cell), True)
     assert set(torch.library.opcheck(torch.ops.longshort.lstm, args).values()) == {"SUCCESS"}
 
 

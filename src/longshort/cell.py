@@ -174,7 +174,8 @@ class Cell:
             table |= {"gain_ih": (G * H,), "gain_hh": (G * H,), "gain_c": (H,)}
         return table
 
-    def draw(self, T: int, B: int, H: int, *, like: Tensor, generator: torch.Generator | None = None) -> Masks | None:
+    def draw(self, T: int, B: int, H: int, *, like: Tensor, generator: torch.Generator | None = None,
+             rows: int | None = None) -> Masks | None:  # fmt: skip
         """Draw the masks of one training pass; None if this variant has none.
 
         Args:
@@ -184,19 +185,21 @@ class Cell:
             like: a tensor on the wanted device.
             generator: source of randomness; torch's global one if None. On a CPU it seeds a faster one, whose
                 probabilities are multiples of 2^-16.
+            rows: of a packed batch; its masks are [rows, *] instead of [T, B, *].
         """
         if not self.noisy:
             return None
         P, (zone_h, zone_c) = self.projection or H, self.zoneout
+        steps = (T, B) if rows is None else (rows,)
 
         def true(p: float, *shape: int) -> Tensor:
             return _bernoulli(p, shape, like, generator)
 
         return Masks(
             drop_h=true(1 - self.drop_h, B, P) if self.drop_h else None,
-            drop_g=true(1 - self.drop_g, T, B, H) if self.drop_g else None,
-            zone_h=true(zone_h, T, B, P) if zone_h else None,
-            zone_c=true(zone_c, T, B, H) if zone_c else None,
+            drop_g=true(1 - self.drop_g, *steps, H) if self.drop_g else None,
+            zone_h=true(zone_h, *steps, P) if zone_h else None,
+            zone_c=true(zone_c, *steps, H) if zone_c else None,
         )
 
 

@@ -246,11 +246,15 @@ class LSTM(nn.Module):
         data, sizes, order, back = input
         if data.shape[-1] != self.input_size:
             raise ValueError(f"input must have input_size = {self.input_size} features last, got {list(data.shape)}.")
-        x, ends = torch._VF._pad_packed_sequence(data, sizes, False, 0.0, len(sizes))
         if hx is not None and order is not None:
             hx = (hx[0].index_select(1, order), hx[1].index_select(1, order))
-        y, (h, c), tapes = self._run(x, hx, ends.to(data.device), None, tape)
-        y, _ = torch._VF._pack_padded_sequence(y, ends, False)
+        whole = not tape and self.tape == "keep" and max(self.dilation) == 1
+        if whole and engines.takes_packed(self.cell, Call(self._autocast(data), sizes=sizes), self.engine):
+            y, (h, c), tapes = self._run(data, hx, None, None, False, sizes)
+        else:
+            x, ends = torch._VF._pad_packed_sequence(data, sizes, False, 0.0, len(sizes))
+            y, (h, c), tapes = self._run(x, hx, ends.to(data.device), None, tape)
+            y, _ = torch._VF._pack_padded_sequence(y, ends, False)
         if back is not None:
             h, c = h.index_select(1, back), c.index_select(1, back)
             tapes = [Tape(s.cell, s.gates.index_select(1, back), s.cells.index_select(1, back)) for s in tapes]
@@ -258,9 +262,11 @@ class LSTM(nn.Module):
         return (out, (h, c), tapes) if tape else (out, (h, c))
 
     def _run(
-        self, x: Tensor, hx: tuple[Tensor, Tensor] | None, lengths: Tensor | None, resets: Tensor | None, tape: bool
-    ) -> tuple[Tensor, tuple[Tensor, Tensor], list[Tape]]:
-        (T, B, _), D = x.shape, 1 + self.bidirectional
+        self, x: Tensor, hx: tuple[Tensor, Tensor] | None, lengths: Tensor | None, resets: Tensor | None, tape: bool,
+        sizes: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], list[Tape]]:  # fmt: skip
+        packed, D = Call(x, sizes=sizes), 1 + self.bidirectional
+        T, B = packed.T, packed.B
         if resets is not None and (resets.dtype != torch.bool or list(resets.shape) != [T, B]):
             raise ValueError(
                 f"resets must be bool, {[B, T] if self.batch_first else [T, B]}, "
@@ -282,7 +288,7 @@ class LSTM(nn.Module):
             ys = []
             for end in ("", "_reverse")[:D]:
                 state = None if hx is None else State(hx[0][row : row + d], hx[1][row : row + d])
-                y, (h, c), record = self._run_one(x, f"_l{k}{end}", d, state, lengths, resets, tape)
+                y, (h, c), record = self._run_one(x, f"_l{k}{end}", d, state, lengths, resets, tape, sizes)
                 ys.append(y)
                 hs.append(h)
                 cs.append(c)
@@ -293,10 +299,12 @@ class LSTM(nn.Module):
         return x, (torch.cat(hs), torch.cat(cs).to(c_dtype)), tapes
 
     def _run_one(
-        self, x: Tensor, suffix: str, d: int, state: State | None, lengths: Tensor | None, resets: Tensor | None, tape: bool
-    ) -> tuple[Tensor, State, Tape | None]:
+        self, x: Tensor, suffix: str, d: int, state: State | None, lengths: Tensor | None, resets: Tensor | None, tape: bool,
+        sizes: Tensor | None,
+    ) -> tuple[Tensor, State, Tape | None]:  # fmt: skip
         """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
-        (T, B, _), reverse = x.shape, suffix.endswith("_reverse")
+        packed, reverse = Call(x, sizes=sizes), suffix.endswith("_reverse")
+        T, B = packed.T, packed.B
         params = {k: self._autocast(v) for k, v in self.layer_params(suffix).items()}
         if x.dtype != (dtype := params["weight_ih"].dtype):
             raise ValueError(
@@ -317,10 +325,13 @@ class LSTM(nn.Module):
         else:
             state = state and State(state.h[0], state.c[0])
             lengths_d = lengths
-        masks = self.cell.draw(x.shape[0], x.shape[1], self.hidden_size, like=x) if self.training else None
+        masks = None
+        if self.training:
+            shape = x.shape[:2] if sizes is None else (T, B)
+            masks = self.cell.draw(*shape, self.hidden_size, like=x, rows=None if sizes is None else len(x))
         if masks is not None and masks.drop_h is not None and d > 1:
             masks = masks._replace(drop_h=masks.drop_h[:B].repeat(d, 1))  # one mask per sequence, whatever its phase
-        call = Call(x, lengths_d, resets, masks, reverse, tape)
+        call = Call(x, lengths_d, resets, masks, reverse, tape, sizes)
         y, state, record = engines.run(self.cell, params, call, state, self.engine, self.tape)
         if d == 1:
             return y, State(state.h[None], state.c[None]), record

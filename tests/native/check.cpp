@@ -60,7 +60,7 @@ struct Case {
     }
     if (masks) drop_h = coins(B * l.P, 0.7), drop_g = coins(T * B * l.H, 0.7), zone_h = coins(T * B * l.P, 0.3), zone_c = coins(T * B * l.H, 0.3);
     y.resize(T * B * l.P), hn.resize(B * l.P), cn.resize(B * l.H), gates.resize(T * B * rows), cells.resize(T * B * l.H);
-    const int64_t lanes = isa().lanes(Type::f64), wide = (l.H + lanes - 1) / lanes * lanes * (rows / l.H);
+    const int64_t wide = isa().width(l);
     if (l.layer_norm) norm_ih.resize(T * B * wide), norm_hh.resize(T * B * wide), stats.resize(T * B * 4);
     wy = normal(y.size()), wh = normal(hn.size()), wc = normal(cn.size());
     dx.resize(x.size()), dh0.resize(h0.size()), dc0.resize(c0.size());
@@ -69,7 +69,7 @@ struct Case {
   static auto* at(V& v) { return v.empty() ? nullptr : v.data(); }
   Params params() { return {at(p[0]), at(p[1]), at(p[2]), at(p[3]), at(p[4]), at(p[5]), at(p[6]), at(p[7]), at(p[8])}; }
   Input input() {
-    return {T, B, x.data(), B * l.I, l.I, at(lengths), at(resets), at(drop_h), at(drop_g), at(zone_h), at(zone_c), reverse, h0.data(), c0.data()};
+    return {T, B, nullptr, x.data(), B * l.I, l.I, at(lengths), at(resets), at(drop_h), at(drop_g), at(zone_h), at(zone_c), reverse, h0.data(), c0.data()};
   }
   Output output() {
     return {y.data(), hn.data(), cn.data(), gates.data(), cells.data(), at(norm_ih), at(norm_hh), at(stats)};

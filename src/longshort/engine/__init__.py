@@ -53,6 +53,12 @@ def choose(cell: Cell, call: Call, engine: str = "auto") -> str:
     return engine
 
 
+def takes_packed(cell: Cell, call: Call, engine: str = "auto") -> bool:
+    """Whether a packed batch (`call.sizes`) runs without being padded: the reference engine pads it, and others may refuse it."""
+    able = [name for name, why in refusals(cell, call).items() if why is None and engine in ("auto", name)]
+    return bool(able) and able[0] != "reference"
+
+
 def explain(cell: Cell, call: Call) -> str:
     """One line per engine: which one `auto` takes, and why the ones before it refuse."""
     chosen, lines = choose(cell, call), []
@@ -82,12 +88,14 @@ def run(
         ValueError: a shape is wrong, or the named engine refuses.
     """
     x, H = call.x, params["weight_ih"].shape[0] // len(cell.gates)
-    (T, B, I), P = x.shape, cell.projection or H
+    T, B, I, P = call.T, call.B, x.shape[-1], cell.projection or H
     if params["weight_ih"].shape[1] != I:
         raise ValueError(f"x must be [T, B, I] with I = {params['weight_ih'].shape[1]}, got {list(x.shape)}.")
     for name, t, shape in (("lengths", call.lengths, [B]), ("resets", call.resets, [T, B])):
         if t is not None and list(t.shape) != shape:
             raise ValueError(f"{name} must be {shape}, got {list(t.shape)}. The batch size of x is {B}.")
+    if call.sizes is not None and (call.lengths is not None or call.resets is not None):
+        raise ValueError("a packed batch has neither lengths nor resets: give it padded, as [T, B, I].")
     arithmetic = torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
     if state is None:
         state = State(x.new_zeros(B, P), x.new_zeros(B, H, dtype=arithmetic))

@@ -22,6 +22,9 @@ class Call(NamedTuple):
     masks: random bits of a training pass; None in evaluation.
     reverse: run from the last step of each sequence to its first.
     tape: return the Tape.
+    sizes: of a packed batch (torch's PackedSequence): sequences alive at each step, int64, [T], on the CPU, never rising. Then
+        [T, B, *] everywhere stands for [sum of sizes, *], step after step, the longest sequence first; there are neither
+        lengths nor resets.
     """
 
     x: Tensor
@@ -30,6 +33,17 @@ class Call(NamedTuple):
     masks: Masks | None = None
     reverse: bool = False
     tape: bool = False
+    sizes: Tensor | None = None
+
+    @property
+    def T(self) -> int:  # noqa: N802
+        """Steps."""
+        return len(self.x if self.sizes is None else self.sizes)
+
+    @property
+    def B(self) -> int:  # noqa: N802
+        """Sequences."""
+        return self.x.shape[1] if self.sizes is None else int(self.sizes[0])
 
 
 @dataclass(frozen=True)

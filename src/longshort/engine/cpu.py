@@ -47,7 +47,7 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
     """One layer in one direction; see `engine.run` for shapes."""
     x, kind = call.x, call.x.dtype
     own = [v if (v := params.get(name)) is None or v.dtype == kind else v.to(kind) for name in NAMES]
-    job = Job(x, *state, *own, call.lengths, call.resets, *(call.masks or Masks()), call.reverse)  # type: ignore[call-arg, arg-type]
+    job = Job(x, *state, *own, call.lengths, call.sizes, call.resets, *(call.masks or Masks()), call.reverse)  # type: ignore[call-arg, arg-type]
     train = torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, *state, *own))
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         y, h, c, gates, cells, *_ = torch.ops.longshort.lstm(*job, encode(cell), call.tape or train)
@@ -77,6 +77,7 @@ class Job(NamedTuple):
     gain_hh: Maybe
     gain_c: Maybe
     lengths: Maybe
+    sizes: Maybe
     resets: Maybe
     drop_h: Maybe
     drop_g: Maybe
@@ -92,11 +93,12 @@ class Job(NamedTuple):
     def dense(self) -> Job:
         """The same, contiguous where the kernels want it so."""
         x = self.x if self.x.stride(-1) == 1 or self.x.shape[-1] == 1 else self.x.contiguous()
-        return Job(x, *[v if v is None or v.is_contiguous() else v.contiguous() for v in self[1:18]], self.reverse)  # type: ignore[call-arg, arg-type]
+        return Job(x, *[v if v is None or v.is_contiguous() else v.contiguous() for v in self[1:19]], self.reverse)  # type: ignore[call-arg, arg-type]
 
     def layer(self, cell: Cell) -> Any:
         """What the extension knows of the cell and the sizes."""
-        return _layer(cell, self.x.dtype, self.x.shape[-1], self.weight_ih.shape[0] // len(cell.gates), self.bias_ih is not None)
+        rows, I = map(int, self.weight_ih.shape)  # of weights, so the same at every call, also where shapes are symbols
+        return _layer(cell, self.x.dtype, I, rows // len(cell.gates), self.bias_ih is not None)
 
 
 @lru_cache(maxsize=256)
@@ -106,21 +108,16 @@ def _layer(cell: Cell, kind: torch.dtype, I: int, H: int, bias: bool) -> Any:
                         inf if cell.clip is None else cell.clip)  # fmt: skip
 
 
-def _norm_width(job: Job, H: int, cell: Cell) -> int:
-    """Entries of a normalised row as the extension keeps it, H padded to whole vectors."""
-    lanes = native.lanes(TYPES[job.x.dtype])
-    return (H + lanes - 1) // lanes * lanes * len(cell.gates)
-
-
 def _addresses(*tensors: Any) -> tuple[int, ...]:
     return tuple([0 if v is None else v.data_ptr() for v in tensors])
 
 
 def _read(job: Job) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Addresses of the params, and of the rest with the sizes; the job must be dense and stay alive."""
-    (T, B, _), (x_t, x_b, _) = job.x.shape, job.x.stride()
-    at = _addresses(*job[:18])
-    return at[3:12], (T, B, at[0], x_t, x_b, *at[12:], int(job.reverse), at[1], at[2])
+    T, B = (job.x if job.sizes is None else job.sizes).shape[0], job.h.shape[0]
+    x_t, x_b = job.x.stride()[:-1] if job.sizes is None else (0, job.x.stride(0))
+    at = _addresses(*job[:19])
+    return at[3:12], (T, B, at[13], at[0], x_t, x_b, at[12], *at[14:], int(job.reverse), at[1], at[2])
 
 
 def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -134,16 +131,16 @@ def _memory(*shape: int, dtype: torch.dtype) -> Any:
 
 def run_forward(cell: Cell, job: Job, tape: bool, train: bool) -> list[Any]:
     """y, h, c; gates and cells with `tape` or `train`; what layer norm keeps with `train`. None for what is not asked."""
-    (T, B, _), (rows, P), kind = job.x.shape, job.weight_hh.shape, job.x.dtype
+    (*steps, _), B, (rows, P), kind = job.x.shape, job.h.shape[0], job.weight_hh.shape, job.x.dtype
     H, state = rows // len(cell.gates), job.c.dtype
     job, layer = job.dense(), job.layer(cell)
-    outs: list[Any] = [_empty(T, B, P, dtype=kind), _empty(B, P, dtype=kind), _empty(B, H, dtype=state), *[None] * 5]
+    outs: list[Any] = [_empty(*steps, P, dtype=kind), _empty(B, P, dtype=kind), _empty(B, H, dtype=state), *[None] * 5]
     new = _empty if tape else _memory
     if tape or train:
-        outs[3:5] = new(T, B, rows, dtype=kind), new(T, B, H, dtype=state)
+        outs[3:5] = new(*steps, rows, dtype=kind), new(*steps, H, dtype=state)
     if train and cell.layer_norm:
-        width = _norm_width(job, H, cell)
-        outs[5:] = new(T, B, width, dtype=kind), new(T, B, width, dtype=kind), new(T, B, 4, dtype=state)
+        width = native.width(layer)
+        outs[5:] = new(*steps, width, dtype=kind), new(*steps, width, dtype=kind), new(*steps, 4, dtype=state)
     native.forward(layer, *_read(job), _addresses(*outs), torch.get_num_threads())
     return outs
 
@@ -171,7 +168,7 @@ class Function(torch.autograd.Function):
         job = Job(*inputs)
         outs = run_forward(cell, job, tape, True)
         ctx.cell, ctx.reverse, ctx.kept = cell, job.reverse, outs[3:]
-        ctx.save_for_backward(*job[:18], outs[0])
+        ctx.save_for_backward(*job[:19], outs[0])
         shown = outs[3:5] if tape else [job.x.new_empty(0), job.x.new_empty(0)]
         ctx.mark_non_differentiable(*shown)
         return (*outs[:3], *shown)
@@ -185,13 +182,14 @@ class Function(torch.autograd.Function):
             got = _through_reference(ctx.cell, job, grads[:3], ctx.needs_input_grad[2:14])
         else:
             got = run_backward(ctx.cell, job, [y, None, None, *ctx.kept], grads[:3], ctx.needs_input_grad[2])
-        return (None, None, *got, *[None] * 7)
+        return (None, None, *got, *[None] * 8)
 
 
 def _through_reference(cell: Cell, job: Job, grads: Sequence[Maybe], needed: Sequence[bool]) -> list[Maybe]:
     from longshort.engine import reference
 
-    call = Call(job.x, job.lengths, job.resets, Masks(job.drop_h, job.drop_g, job.zone_h, job.zone_c), job.reverse)
+    call = Call(job.x, job.lengths, job.resets, Masks(job.drop_h, job.drop_g, job.zone_h, job.zone_c), job.reverse,
+                False, job.sizes)  # fmt: skip
     params = {k: v for k, v in zip(NAMES, job.params, strict=True) if v is not None}
     with torch.enable_grad():
         y, state, _ = reference.forward(cell, params, call, State(job.h, job.c))
@@ -284,7 +282,7 @@ def _decode(numbers: tuple[float, ...]) -> Cell:
 
 
 _JOB = (
-    ", ".join(f"Tensor{'' if k < 5 else '?'} {name}" for k, name in enumerate(Job._fields[:18])) + ", bool reverse, float[] cell"
+    ", ".join(f"Tensor{'' if k < 5 else '?'} {name}" for k, name in enumerate(Job._fields[:19])) + ", bool reverse, float[] cell"
 )
 torch.library.define("longshort::lstm", f"({_JOB}, bool keep) -> Tensor[]")
 torch.library.define("longshort::lstm_backward", f"(Tensor?[] outs, Tensor?[] grads, {_JOB}, bool want_dx) -> Tensor[]")
@@ -310,15 +308,15 @@ def _op_backward(outs: list[Tensor], grads: list[Maybe], *args: Any) -> list[Ten
 def _fake(*args: Any) -> list[Tensor]:
     *inputs, numbers, keep = args
     job, cell = Job(*inputs), _decode(tuple(numbers))
-    (T, B, _), (rows, P), H = job.x.shape, job.weight_hh.shape, job.c.shape[1]
-    outs = [job.x.new_empty(T, B, P), job.h.new_empty(B, P), job.c.new_empty(B, H)]
+    (*steps, _), (rows, P), (B, H) = job.x.shape, job.weight_hh.shape, job.c.shape
+    outs = [job.x.new_empty(*steps, P), job.h.new_empty(B, P), job.c.new_empty(B, H)]
     if not keep:
         return [*outs, *(job.x.new_empty(0) for _ in range(5))]
-    outs += [job.x.new_empty(T, B, rows), job.c.new_empty(T, B, H)]
+    outs += [job.x.new_empty(*steps, rows), job.c.new_empty(*steps, H)]
     if not cell.layer_norm:
         return [*outs, *(job.x.new_empty(0) for _ in range(3))]
-    width = _norm_width(job, H, cell)
-    return [*outs, job.x.new_empty(T, B, width), job.x.new_empty(T, B, width), job.c.new_empty(T, B, 4)]
+    width = native.width(job.layer(cell))
+    return [*outs, job.x.new_empty(*steps, width), job.x.new_empty(*steps, width), job.c.new_empty(*steps, 4)]
 
 
 @torch.library.register_fake("longshort::lstm_backward")  # type: ignore[untyped-decorator]
@@ -328,15 +326,15 @@ def _fake_backward(outs: list[Tensor], grads: list[Maybe], *args: Any) -> list[T
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.save_for_backward(*inputs[:18], *output)
-    ctx.rest, ctx.want_dx = inputs[18:20], ctx.needs_input_grad[0]
+    ctx.save_for_backward(*inputs[:19], *output)
+    ctx.rest, ctx.want_dx = inputs[19:21], ctx.needs_input_grad[0]
 
 
 def _op_vjp(ctx: Any, grads: list[Maybe]) -> tuple[Any, ...]:
-    job, outs = ctx.saved_tensors[:18], ctx.saved_tensors[18:]
+    job, outs = ctx.saved_tensors[:19], ctx.saved_tensors[19:]
     kept = [outs[0], None, None, *outs[3:]]
     dx, *got = torch.ops.longshort.lstm_backward(kept, list(grads[:3]), *job, *ctx.rest, ctx.want_dx)
-    return (dx if ctx.want_dx else None, *(None if v is None else g for v, g in zip(job[1:12], got, strict=True)), *[None] * 9)
+    return (dx if ctx.want_dx else None, *(None if v is None else g for v, g in zip(job[1:12], got, strict=True)), *[None] * 10)
 
 
 torch.library.register_autograd("longshort::lstm", _op_vjp, setup_context=_setup)

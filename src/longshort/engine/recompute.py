@@ -26,6 +26,8 @@ def run(engine: Run, cell: Cell, params: Params, call: Call, state: State) -> tu
     """
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         raise ValueError("tape='recompute' can be neither compiled nor transformed by torch.func. Use tape='keep' there.")
+    if call.sizes is not None:
+        raise ValueError("tape='recompute' cuts padded batches: give it as [T, B, I].")
     leaves = (call.x, *state, *params.values())
     unneeded = call.tape or not torch.is_grad_enabled() or not any(v.requires_grad for v in leaves)
     if unneeded or call.x.shape[0] == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from longshort.cell import Cell, Params, State, step
+from longshort.cell import Cell, Masks, Params, State, step
 from longshort.engine.contract import Call, Tape
 
 
@@ -16,6 +16,8 @@ def refuse(cell: Cell, call: Call) -> str | None:
 
 def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tensor, State, Tape | None]:
     """Lines (1) to (9) for each step in turn; see `engine.run` for shapes."""
+    if call.sizes is not None:
+        return _padded(cell, params, call, call.sizes, state)
     x, (T, B, _) = call.x, call.x.shape
     alive = None
     if call.lengths is not None:
@@ -39,3 +41,17 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
         return x.new_zeros(0, *state.h.shape), state, Tape(cell, a, c) if call.tape else None
     gates_cells = (torch.stack(v) for v in zip(*tape, strict=True))
     return torch.stack(ys), state, Tape(cell, *gates_cells) if call.tape else None
+
+
+def _padded(cell: Cell, params: Params, call: Call, sizes: Tensor, state: State) -> tuple[Tensor, State, Tape | None]:
+    """A packed batch, by padding it."""
+    alive = torch.arange(call.B) < sizes[:, None]  # [T, B]
+    at = alive.nonzero().to(call.x.device).unbind(1)
+
+    def pad(v: Tensor) -> Tensor:
+        return v.new_zeros(*alive.shape, v.shape[-1]).index_put(at, v)
+
+    masks = call.masks and Masks(call.masks.drop_h, *(None if m is None else pad(m) for m in call.masks[1:]))
+    padded = Call(pad(call.x), alive.sum(0).to(call.x.device), None, masks, call.reverse, call.tape)
+    y, state, tape = forward(cell, params, padded, state)
+    return y[at], state, tape and Tape(cell, tape.gates[at], tape.cells[at])

@@ -20,6 +20,8 @@ def refuse(cell: Cell, call: Call) -> str | None:
         return "torch's fused LSTM cannot reset the state within a sequence."
     if call.tape:
         return "torch's fused LSTM returns neither gates nor cell states."
+    if call.sizes is not None:
+        return "torch's fused LSTM is given padded batches."
     if call.x.shape[1] == 0:
         return "torch's fused LSTM takes no empty batch."
     if torch.compiler.is_compiling():
