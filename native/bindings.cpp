@@ -72,7 +72,14 @@ NB_MODULE(_native, m) {
                               I, H, P, bias, peephole, layer_norm, projection, zone_h, zone_c, scale_h, scale_g, clip};
            });
   m.def("width", [](const Layer& l) { return isa().width(l); });
-  nb::class_<Scratch>(m, "Memory").def(nb::init<size_t>()).def("data_ptr", [](const Scratch& s) { return (uintptr_t)s.data(); });
+  static PyType_Slot buffer[] = {{Py_bf_getbuffer, (void*)+[](PyObject* self, Py_buffer* view, int flags) {
+                                    const auto* s = nb::inst_ptr<Scratch>(self);
+                                    return PyBuffer_FillInfo(view, self, s->data(), Py_ssize_t(s->bytes()), 0, flags);
+                                  }},
+                                 {0, nullptr}};
+  nb::class_<Scratch>(m, "Memory", nb::type_slots(buffer))
+      .def(nb::init<size_t, double>())
+      .def("data_ptr", [](const Scratch& s) { return (uintptr_t)s.data(); });
   m.def("poison", &Scratch::poison);
   m.def("forward", [](const Layer& l, const nb::tuple& params, const nb::tuple& input, const nb::tuple& output, int threads) {
     const Params p = params_of(params);

@@ -66,7 +66,6 @@ struct Plan {
   std::vector<int64_t> starts;               // of each step in [T, B, ..]
   std::vector<std::vector<std::pair<int, int>>> groups;  // of each crew: [from, to) in rows
   std::vector<int> sizes;                    // of the groups, each once
-  size_t steps;                              // rows of [T, B, ..]
   mutable std::vector<Barrier> barriers;
 
   Plan(const Layer& l, const Input& in, int threads) {
@@ -79,7 +78,6 @@ struct Plan {
       row += in.sizes ? in.sizes[t] : B;
       for (int64_t b = 0; in.sizes && b < in.sizes[t]; b++) lengths[b]++;
     }
-    steps = size_t(row);
     const auto alive = std::accumulate(lengths.begin(), lengths.end(), int64_t(0));
     const bool ragged = in.lengths || in.sizes;
     const double work = 2. * double(alive) * double(l.rows()) * double(l.I + l.P);
@@ -146,8 +144,6 @@ struct Pieces {  // one piece of scratch per crew
 void forward(const Layer& l, const Params& p, const Input& in, const Output& out, int threads) {
   const Isa& a = isa();
   const Plan plan(l, in, threads);
-  const size_t steps = plan.steps, size = l.type == Type::f64 ? 8 : l.type == Type::f32 ? 4 : 2;
-  large_pages(out.y, steps * l.P * size), large_pages(out.gates, steps * l.rows() * size), large_pages(out.cells, steps * l.H * 4);
   const Scratch packed(a.packed_bytes(l, Pass::forward));
   const int n = plan.threads();
   team_run(n, [&](int i) { a.pack(l, p, Pass::forward, packed.data(), i, n); });
@@ -160,7 +156,6 @@ void backward(const Layer& l, const Params& p, const Input& in, const Output& ou
   const Plan plan(l, in, threads);
   const Pass pass = gr.dx ? Pass::backward_x : Pass::backward;
   const Scratch packed(a.packed_bytes(l, pass));
-  large_pages(gr.dx, plan.steps * l.I * 2);
   const int n = plan.threads();
   const size_t bytes = a.sums_bytes(l, plan.size);
   const Pieces sums(plan.crews, bytes),

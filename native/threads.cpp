@@ -120,14 +120,14 @@ void team_run(int n, const std::function<void(int)>& f) {
   if (child || !omp.run(n, f)) team->run(n, f);
 }
 
-void large_pages(void* p, size_t bytes) {
+static void large_pages(void* p, size_t bytes) {
 #if defined(MADV_HUGEPAGE)
   const uintptr_t from = ((uintptr_t)p + PAGE - 1) & ~(PAGE - 1), to = ((uintptr_t)p + bytes) & ~(PAGE - 1);
   if (p && to > from) madvise((void*)from, to - from, MADV_HUGEPAGE);
 #endif
 }
 
-Scratch::Scratch(size_t bytes) {
+Scratch::Scratch(size_t bytes, [[maybe_unused]] double slack) : asked_(bytes) {
 #if defined(__SANITIZE_ADDRESS__)
   data_ = (char*)std::aligned_alloc(64, bytes_ = (bytes + 63) & ~size_t(63));  // no slack, and none is kept
   std::memset(data_, 0xff, bytes_);
@@ -138,7 +138,7 @@ Scratch::Scratch(size_t bytes) {
     const std::lock_guard<std::mutex> lock(pool->lock);
     auto best = pool->free.end();
     for (auto i = pool->free.begin(); i != pool->free.end(); ++i)
-      if (i->second >= bytes_ && i->second <= 4 * bytes_ && (best == pool->free.end() || i->second < best->second)) best = i;
+      if (i->second >= bytes_ && double(i->second) <= slack * double(bytes_) && (best == pool->free.end() || i->second < best->second)) best = i;
     if (best != pool->free.end()) {
       data_ = best->first, bytes_ = best->second;
       pool->bytes -= bytes_;

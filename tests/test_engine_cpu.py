@@ -12,8 +12,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+import laws
 from laws import ALONE, VARIANTS, Case, same
-from longshort.cell import Cell, State
+from longshort.cell import Cell, Masks, State
 from longshort.engine import Call, cpu, run
 from longshort.engine import reference as truth
 
@@ -322,3 +323,46 @@ def test_stream_says_what_is_wrong():
         stream.step(torch.zeros(2, 4))
     with pytest.raises(ValueError, match="engine 'cpu' cannot stream: its kernels are for float32"):
         cpu.Stream(Cell(), [{k: v.half() for k, v in params.items()}], 2)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", VARIANTS, ids=str)
+def test_packed_equals_padded(cell, reverse):
+    """A packed batch is the padded one, sorted, without its padding: outputs, states, gradients and the Tape."""
+    T, B = 6, 5
+    lengths = torch.tensor([6, 4, 4, 2, 1])
+    padded = make(cell, "reverse" if reverse else "plain", T, B).with_call(lengths=lengths)
+    alive = torch.arange(T)[:, None] < lengths
+    masks = padded.call.masks and Masks(
+        padded.call.masks.drop_h, *(None if m is None else m[alive] for m in padded.call.masks[1:])
+    )
+    packed = padded.with_call(x=padded.call.x[alive], lengths=None, masks=masks, sizes=alive.sum(1))
+
+    def total(out):
+        y = out["y"] if out["y"].dim() == 2 else out["y"][alive]
+        return (y * laws.weights(y)).sum() + out["h"].sin().sum() + out["c"].cos().sum()
+
+    for engine in ("cpu", "reference"):
+        want, got = padded.grads(total), replace(packed, engine=engine).grads(total)
+        same(want | {k: want[k][alive] for k in ("y", "dx")}, got)
+        _, _, tape = run(cell, packed.params, packed.call._replace(tape=True), packed.state, engine)
+        _, _, whole = run(cell, padded.params, padded.call._replace(tape=True), padded.state, "reference")
+        same({"gates": whole.gates[alive], "cells": whole.cells[alive]}, {"gates": tape.gates, "cells": tape.cells})
+
+
+def test_packed_takes_no_lengths():
+    call = Call(torch.zeros(3, 4), sizes=torch.tensor([2, 1]), lengths=torch.tensor([2, 1]))
+    with pytest.raises(ValueError, match="a packed batch has neither lengths nor resets: give it padded"):
+        run(Cell(), {k: torch.zeros(s) for k, s in Cell().shapes(4, 5).items()}, call)
+
+
+def test_large_outputs_are_kept_and_not_shared(monkeypatch):
+    """Memory of an output that is still held is never lent again; that of one that is gone is."""
+    monkeypatch.undo()  # the engine's own memory
+    case = Case.make(Cell(), "cpu", T=50, B=32, I=4, H=64, dtype=torch.float32)
+    held = case.run()["y"]
+    before, again = held.clone(), [case.with_call(x=case.call.x + k).run()["y"] for k in range(3)]
+    assert len({v.data_ptr() for v in (held, *again)}) == 4
+    assert torch.equal(held, before)
+    gone = again.pop().data_ptr()
+    assert case.run()["y"].data_ptr() == gone

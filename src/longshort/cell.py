@@ -119,7 +119,7 @@ class Cell:
     @property
     def gates(self) -> str:
         """The gates that have rows in the weights, in their order there: a subsequence of 'ifgo'."""
-        return "".join(k for k in "ifgo" if not (k == "i" and self.coupled) and not (k == "f" and not self.forget))
+        return "fgo" if self.coupled else "ifgo" if self.forget else "igo"
 
     @property
     def peepholes(self) -> str:

@@ -296,7 +296,8 @@ class LSTM(nn.Module):
                 row += d
             x = torch.cat(ys, -1) if D == 2 else ys[0]
         c_dtype = x.dtype if hx is None else hx[1].dtype
-        return x, (torch.cat(hs), torch.cat(cs).to(c_dtype)), tapes
+        h, c = (v[0] if len(v) == 1 else torch.cat(v) for v in (hs, cs))
+        return x, (h, c.to(c_dtype)), tapes
 
     def _run_one(
         self, x: Tensor, suffix: str, d: int, state: State | None, lengths: Tensor | None, resets: Tensor | None, tape: bool,
@@ -305,7 +306,9 @@ class LSTM(nn.Module):
         """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
         packed, reverse = Call(x, sizes=sizes), suffix.endswith("_reverse")
         T, B = packed.T, packed.B
-        params = {k: self._autocast(v) for k, v in self.layer_params(suffix).items()}
+        params = self.layer_params(suffix)
+        if _autocast_dtype(x.device.type) is not None:
+            params = {k: self._autocast(v) for k, v in params.items()}
         if x.dtype != (dtype := params["weight_ih"].dtype):
             raise ValueError(
                 f"input must have the dtype of the weights, {dtype}, got {x.dtype}. "
@@ -327,8 +330,8 @@ class LSTM(nn.Module):
             lengths_d = lengths
         masks = None
         if self.training:
-            shape = x.shape[:2] if sizes is None else (T, B)
-            masks = self.cell.draw(*shape, self.hidden_size, like=x, rows=None if sizes is None else len(x))
+            now = Call(x, sizes=sizes)  # folded, where the layer is dilated
+            masks = self.cell.draw(now.T, now.B, self.hidden_size, like=x, rows=None if sizes is None else len(x))
         if masks is not None and masks.drop_h is not None and d > 1:
             masks = masks._replace(drop_h=masks.drop_h[:B].repeat(d, 1))  # one mask per sequence, whatever its phase
         call = Call(x, lengths_d, resets, masks, reverse, tape, sizes)
@@ -339,10 +342,14 @@ class LSTM(nn.Module):
         return fold.unfold(y), State(*(fold.leave(v, lengths, crossed) for v in state)), record
 
     def _autocast(self, v: Tensor) -> Tensor:
-        kind = v.device.type
-        if v.dtype != torch.float64 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            return v.to(torch.get_autocast_dtype(kind))
-        return v
+        to = _autocast_dtype(v.device.type)
+        return v if to is None or v.dtype == torch.float64 else v.to(to)
+
+
+def _autocast_dtype(kind: str) -> torch.dtype | None:
+    """The dtype of autocast on this kind of device, None where it is off."""
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else None
 
 
 def _per_layer(dilation: int | Sequence[int], layers: int) -> tuple[int, ...]:

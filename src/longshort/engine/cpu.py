@@ -24,6 +24,7 @@ try:
 except ImportError as error:
     MISSING = str(error)
 
+LARGE = 1 << 18  # bytes: where the allocator begins to give memory back to the system
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch", "gain_ih", "gain_hh", "gain_c")
 
@@ -121,12 +122,17 @@ def _read(job: Job) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
-    return torch.empty(shape, dtype=dtype)  # one place, so that tests can fill it with NaN
+    """For what the caller gets: large ones in memory that the extension keeps, so that no call pays for fresh pages."""
+    size = prod(shape) * dtype.itemsize
+    if size < LARGE:
+        return torch.empty(shape, dtype=dtype)
+    storage = torch.frombuffer(native.Memory(size, 1.25), dtype=torch.uint8).untyped_storage()
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]  # strides may be left out
 
 
 def _memory(*shape: int, dtype: torch.dtype) -> Any:
     """For what only backward reads: kept by the extension from one training step to the next, its pages mapped."""
-    return native.Memory(prod(shape) * dtype.itemsize)
+    return native.Memory(prod(shape) * dtype.itemsize, 4.0)
 
 
 def run_forward(cell: Cell, job: Job, tape: bool, train: bool) -> list[Any]:
