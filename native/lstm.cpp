@@ -40,6 +40,27 @@ double peak_of(int64_t rounds) {
   return 2. * double(rounds) * R * 4 * V<C> * K * KP<N>;
 }
 
+// Each word of the fingerprint follows every 128th word of the data: h = (h ^ word) * odd, and its high bits into its low ones.
+static void fingerprint(const void* p, size_t bytes, uint32_t* print) {
+  typedef uint32_t Word __attribute__((vector_size(LS_BYTES), aligned(1), may_alias));
+  constexpr size_t n = FINGERPRINT * 4 / LS_BYTES, stride = FINGERPRINT * 4;
+  Word h[n];
+  memcpy(h, print, stride);
+  const auto mix = [&](const char* from) {
+#pragma GCC unroll 32
+    for (size_t i = 0; i < n; i++) {
+      h[i] = (h[i] ^ *(const Word*)(from + i * LS_BYTES)) * 0x9e3779b1u;
+      h[i] ^= h[i] >> 15;
+    }
+  };
+  size_t at = 0;
+  for (; at + stride <= bytes; at += stride) mix((const char*)p + at);
+  char rest[stride] = {};
+  memcpy(rest, (const char*)p + at, bytes - at);
+  mix(rest);
+  memcpy(print, h, stride);
+}
+
 extern const Isa table;
 const Isa table = {
     LS_NAME,
@@ -81,6 +102,7 @@ const Isa table = {
     [](const Layer& l, char* const* sums, int count, int crew, const Grads& gr, int part, int parts) {
       with(l, [&]<class N, Gates K>() { reduce<N, K>(Packed<N, K>(l, Pass::backward, nullptr), sums, count, crew, gr, part, parts); });
     },
+    fingerprint,
     [](Type t, int64_t rounds) {
       return t == Type::f64 ? peak_of<F64>(rounds) : t == Type::bf16 ? peak_of<BF16>(rounds) : peak_of<F32>(rounds);
     },

@@ -73,6 +73,8 @@ struct Crew {
   }
 };
 
+inline constexpr int FINGERPRINT = 128;  // words
+
 enum class Pass : int { forward, backward, backward_x };  // backward_x: the gradient of x is wanted too
 
 // The entry points of one instruction set.
@@ -88,6 +90,8 @@ struct Isa {
   size_t (*sums_bytes)(const Layer&, int crew);
   void (*backward)(const Layer&, Pass, const char* packed, const Input&, const Output&, const Grads&, const Crew&);
   void (*reduce)(const Layer&, char* const* sums, int count, int crew, const Grads&, int part, int parts);
+  // Mixes the bytes at p into a fingerprint: any change in them changes it, but for a chance of 2^-32 at most.
+  void (*fingerprint)(const void* p, size_t bytes, uint32_t print[FINGERPRINT]);
   double (*peak)(Type, int64_t rounds);  // the matrix kernel on operands that stay in the first-level cache; returns its operations
 };
 

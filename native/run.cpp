@@ -1,5 +1,7 @@
 #include "run.h"
 
+#include "kept.h"
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -144,11 +146,15 @@ struct Pieces {  // one piece of scratch per crew
 void forward(const Layer& l, const Params& p, const Input& in, const Output& out, int threads) {
   const Isa& a = isa();
   const Plan plan(l, in, threads);
-  const Scratch packed(a.packed_bytes(l, Pass::forward));
-  const int n = plan.threads();
-  team_run(n, [&](int i) { a.pack(l, p, Pass::forward, packed.data(), i, n); });
+  std::shared_ptr<const Scratch> packed;
+  if (const int n = plan.threads(); !out.gates) {  // inference: the same weights again and again
+    packed = packed_weights(l, p, n);
+  } else {
+    packed = std::make_shared<Scratch>(a.packed_bytes(l, Pass::forward));
+    team_run(n, [&](int i) { a.pack(l, p, Pass::forward, packed->data(), i, n); });
+  }
   const Pieces scratch(plan.crews, plan.most([&](int k) { return a.forward_bytes(l, in, k, plan.size); }));
-  plan.each(scratch.data.data(), nullptr, [&](const Crew& crew) { a.forward(l, packed.data(), in, out, crew); });
+  plan.each(scratch.data.data(), nullptr, [&](const Crew& crew) { a.forward(l, packed->data(), in, out, crew); });
 }
 
 void backward(const Layer& l, const Params& p, const Input& in, const Output& out, const Grads& gr, int threads) {

@@ -366,3 +366,33 @@ def test_large_outputs_are_kept_and_not_shared(monkeypatch):
     assert torch.equal(held, before)
     gone = again.pop().data_ptr()
     assert case.run()["y"].data_ptr() == gone
+
+
+@pytest.mark.parametrize("cell", [Cell(), Cell(layer_norm=True, peephole=True, projection=9)], ids=str)
+def test_kept_weights_are_never_stale(cell):
+    """Inference keeps packed weights; a change of one entry, by whatever way, is seen, and so is the way back."""
+    case = Case.make(cell, "cpu", T=3, B=2, I=70, H=40, dtype=torch.float32, training=False)
+    first = case.run()
+    same(first, case.run(), atol=0)
+    for name, v in case.params.items():
+        flat = v.view(-1)
+        for at in (0, len(flat) // 2, len(flat) - 1):
+            old = float(flat[at])
+            flat.numpy()[at] = -old - 1  # behind torch's back
+            assert not torch.equal(case.run()["y"], first["y"]), name
+            flat.numpy()[at] = old
+            same(first, case.run(), atol=0)
+        v.neg_()
+        assert not torch.equal(case.run()["y"], first["y"]), name
+        v.neg_()
+
+
+def test_many_models_at_once():
+    """Models of one size do not get each other's weights, also when more of them take turns than are kept."""
+    cases = [
+        Case.make(Cell(), "cpu", T=2, B=1, I=900, H=700, dtype=torch.float32, training=False) for _ in range(20)
+    ]  # 18 MB each
+    want = [c.run()["y"] for c in cases]
+    for c, y in reversed(list(zip(cases, want, strict=True))):
+        assert torch.equal(c.run()["y"], y)
+    assert len({float(y.sum()) for y in want}) == len(cases)
