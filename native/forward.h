@@ -214,9 +214,9 @@ struct Forward {
           P(f.P), Hp(f.m.Hp), Pp(f.m.Pp), c(f.c), h_raw(f.h_raw), h(f.h[now ^ 1]), mh(f.mh), y((S*)f.out.y), kept((S*)f.out.gates),
           cells((C*)f.out.cells) {}
 
-    LS_INLINE Unit<K, C> unit(int slot, const Panel& p, const C* a, int64_t pitch) const {
+    LS_INLINE Unit<K, C> unit(int slot, const Panel& p, const C* a) const {
       Unit<K, C> u;
-      for (int g = 0; g < G; g++) u.q[g] = load<C>(a + g * pitch);
+      for (int g = 0; g < G; g++) u.q[g] = load<C>(a + g * p.pitch);
       u.c0 = load<C>(c + slot * Hp + p.v);
       u.see = nullptr, u.clipped = false, u.dropped = false;
       if constexpr (!Plain) {
@@ -227,16 +227,23 @@ struct Forward {
       }
       return u;
     }
-    // (6), (7), (9) of c, the tape, and m_t to where it goes.
+    // The tape of all gates but o.
+    LS_INLINE void keep(const Unit<K, C>& u, int slot, const Panel& p) const {
+      if (kept)
+        for (int g = 0; g + 1 < G; g++) store<C>(kept + ((at0 + rows[slot]) * G + g) * H + p.v, u.q[g], p.n);
+    }
+    // (6), (7), (9) of c_t and of what is shown of it, the rest of the tape, and m_t to where it goes.
     LS_INLINE void finish(Unit<K, C>& u, int slot, const Panel& p, Vec<C> shown) const {
       const int64_t at = at0 + rows[slot];
       const Vec<C> mt = u.expose(shown);
-      if (kept)
-        for (int g = 0; g < G; g++) store<C>(kept + (at * G + g) * H + p.v, u.q[g], p.n);
+      if (kept) store<C>(kept + (at * G + G - 1) * H + p.v, u.q[G - 1], p.n);
       Vec<C> ct = u.c1;
       bool reset = false;
       if constexpr (!Plain) {
-        if (l.zone_c) ct = zoneout<C>(C(l.zone_c), in.zone_c ? in.zone_c + at * H + p.v : nullptr, p.n, u.c0, ct);  // (9)
+        if (l.zone_c) {
+          const Vec<C> c0 = load<C>(c + slot * Hp + p.v);
+          ct = zoneout<C>(C(l.zone_c), in.zone_c ? in.zone_c + at * H + p.v : nullptr, p.n, c0, ct);  // (9)
+        }
         reset = order.reset(next, slot);
       }
       if (cells) store<C>(cells + at * H + p.v, ct, p.n);
@@ -272,7 +279,8 @@ struct Forward {
 
   template <bool Plain>
   void gates(int64_t t, int n, int64_t done, int now) {
-    alignas(64) C tile[R_MAX<G> * GV], acts[R_MAX<G> * GV], c1[R_MAX<G> * L];
+    constexpr int o = Rows<K>::o;
+    alignas(64) C tile[R_MAX<G> * GV], c1[R_MAX<G> * L];
     const Step<Plain> step(*this, t, now);
     const int64_t first = mine(m.nb, crew.rank), last = mine(m.nb, crew.rank + 1);
     for (int64_t i = first; i < last; i++) {
@@ -285,14 +293,15 @@ struct Forward {
                          h_rows[now] + r0, m.Pu(), m.panel_hh(hb), norm ? hh + r0 * wide + hb * GV : tile, norm ? wide : GV);
         if (norm) return;
         for (int r = 0; r < w; r++) {  // two loops: the chain of operations of one row is long, and several rows fit in flight
-          auto u = step.unit(int(r0) + r, p, tile + r * GV, p.pitch);
+          auto u = step.unit(int(r0) + r, p, tile + r * GV);
           u.carousel();
-          for (int g = 0; g < G; g++) store<C>(acts + r * GV + g * L, u.q[g]);
+          step.keep(u, int(r0) + r, p);
+          if (!Plain) store<C>(tile + r * GV + o * p.pitch, u.q[o]);
           store<C>(c1 + r * L, u.c1);
         }
         for (int r = 0; r < w; r++) {
-          auto u = step.unit(int(r0) + r, p, acts + r * GV, L);
-          u.c1 = load<C>(c1 + r * L);
+          Unit<K, C> u;
+          u.q[o] = load<C>(tile + r * GV + o * p.pitch), u.c1 = load<C>(c1 + r * L);
           step.finish(u, int(r0) + r, p, u.c1);
         }
       });
@@ -309,8 +318,9 @@ struct Forward {
       for (int64_t hb = 0; hb < m.nb; hb++) {
         const Panel p(m, hb);
         C* a = hh + slot * wide + hb * GV;
-        auto u = step.unit(int(slot), p, a, p.pitch);
+        auto u = step.unit(int(slot), p, a);
         u.carousel();
+        step.keep(u, int(slot), p);
         for (int g = 0; g < G; g++) store<C>(a + g * p.pitch, u.q[g], int(p.pitch));
         store<C>(c_rows + slot * m.Hp + p.v, tail<C>(u.c1, p.n));
       }
@@ -323,7 +333,7 @@ struct Forward {
       }
       for (int64_t hb = 0; hb < m.nb; hb++) {
         const Panel p(m, hb);
-        auto u = step.unit(int(slot), p, hh + slot * wide + hb * GV, p.pitch);
+        auto u = step.unit(int(slot), p, hh + slot * wide + hb * GV);
         u.c1 = u.bound(u.bare());
         step.finish(u, int(slot), p, load<C>(c_rows + slot * m.Hp + p.v) * rstds[slot] * load<C>(m.gain_c + p.v));
       }
