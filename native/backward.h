@@ -285,6 +285,9 @@ struct Backward {
     constexpr int o = Rows<K>::o;
     C* const gain_c = sums.gain_c[crew.rank];
     for (int64_t slot = from; slot < to; slot++) {
+      const int64_t next = (step.from0 + step.rows[slot]) * wide;  // asked for a step ahead: these rows come from far away
+      for (int64_t v = 0; v < wide; v += 64 / int64_t(sizeof(S)))
+        __builtin_prefetch((const S*)out.norm_ih + next + v), __builtin_prefetch((const S*)out.norm_hh + next + v);
       const C* stats = (const C*)out.stats + order.row(t, int(slot)) * 4;
       Vec<C> s1{}, s2{};
       for (int64_t hb = 0; hb < m.nb; hb++) {
@@ -316,11 +319,9 @@ struct Backward {
         const int64_t pitch = m.pitch_of(hb);
         for (int g = 0; g < G; g++) store<C>(row + hb * GV + g * pitch, b.da[g], int(pitch));
       }
-      Vec<C> s[4] = {};
-      gain_sums(row, (const S*)out.norm_ih + at * wide, m.gain_ih, sums.gain_ih[crew.rank], s);
-      gain_sums(row, (const S*)out.norm_hh + at * wide, m.gain_hh, sums.gain_hh[crew.rank], s + 2);
-      for (int i = 0; i < 4; i++) half[2 + i] = sum<C>(s[i]) / C(G * H);
     }
+    for (int64_t slot = from; slot < to;)
+      slot += to - slot >= 4 ? gain_sums<4>(t, slot) : gain_sums<1>(t, slot);
     for (int64_t slot = from; slot < to; slot++) {
       const int64_t at = order.row(t, int(slot));
       const C *stats = (const C*)out.stats + at * 4, *half = halves + slot * 6 + 2;
@@ -328,12 +329,31 @@ struct Backward {
       leave_da(rows + slot * wide, (const S*)out.norm_hh + at * wide, m.gain_hh, half + 2, stats[1], da[1] + (done + slot) * GV);
     }
   }
-  void gain_sums(const C* row, const S* norm, const C* gain, C* dgain, Vec<C>* s) const {
-    for (int64_t v = 0; v < wide; v += L) {
-      const Vec<C> d = load<C>(row + v), n = load<C>(norm + v), dn = d * load<C>(gain + v);
-      store<C>(dgain + v, load<C>(dgain + v) + d * n);
-      s[0] += dn, s[1] += dn * n;
+  // The gradients of the gains from R rows of da, and each row's two means for either product.
+  template <int R>
+  int gain_sums(int64_t t, int64_t slot) {
+    const S *x[R], *h[R];
+    for (int r = 0; r < R; r++) {
+      const int64_t at = order.row(t, int(slot) + r) * wide;
+      x[r] = (const S*)out.norm_ih + at, h[r] = (const S*)out.norm_hh + at;
     }
+    const C *const da = rows + slot * wide, *const gain_x = m.gain_ih, *const gain_h = m.gain_hh;
+    C *const dgain_x = sums.gain_ih[crew.rank], *const dgain_h = sums.gain_hh[crew.rank];
+    Vec<C> s[R][4] = {};
+    for (int64_t v = 0, w = wide; v < w; v += L) {
+      const Vec<C> gx = load<C>(gain_x + v), gh = load<C>(gain_h + v);
+      Vec<C> sx = load<C>(dgain_x + v), sh = load<C>(dgain_h + v);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) {
+        const Vec<C> d = load<C>(da + r * w + v), nx = load<C>(x[r] + v), nh = load<C>(h[r] + v), dx = d * gx, dh = d * gh;
+        sx += d * nx, sh += d * nh;
+        s[r][0] += dx, s[r][1] += dx * nx, s[r][2] += dh, s[r][3] += dh * nh;
+      }
+      store<C>(dgain_x + v, sx), store<C>(dgain_h + v, sh);
+    }
+    for (int r = 0; r < R; r++)
+      for (int i = 0; i < 4; i++) halves[(slot + r) * 6 + 2 + i] = sum<C>(s[r][i]) / C(G * H);
+    return R;
   }
   void leave_da(const C* row, const S* norm, const C* gain, const C* half, C rstd, E* to) const {
     for (int64_t hb = 0; hb < m.nb; hb++)

@@ -15,6 +15,10 @@ struct Forward {
   using U = typename N::U;
   static constexpr int G = M::G, L = M::L, GV = M::GV;
 
+  struct Moments {
+    C mean, rstd;
+  };
+
   const M& m;
   const Layer& l;
   const Input& in;
@@ -32,7 +36,8 @@ struct Forward {
   C *pre, *hh;              // W_ih x + b of a chunk [rows][wide]; W_hh h of a step [n][wide]
   const U** x_rows;         // this thread's: [rows]
   E* x_copy;
-  C *c_rows, *means, *rstds;  // layer norm: c_t before (7) [n][Hp]; of each row of a chunk
+  C* c_rows;                // layer norm: c_t before (7) [n][Hp]
+  Moments* moments;         // layer norm: of a step's rows of W_ih x + b, of W_hh h + b and of c_t [n][3]
   size_t bytes;
 
   Forward(const M& m, const Input& in, const Output& out, const Crew& crew, char* base)
@@ -55,7 +60,7 @@ struct Forward {
     pre = a.take<C>(pre_mode ? rows * wide : 0);
     hh = a.take<C>(l.layer_norm ? n * wide + L : 0);  // a gate of the last panel is read as a whole vector
     c_rows = a.take<C>(l.layer_norm ? n * m.Hp : 0);
-    means = a.take<C>(l.layer_norm ? rows : 0), rstds = a.take<C>(l.layer_norm ? rows : 0);
+    moments = a.take<Moments>(l.layer_norm ? n * 3 : 0);
     for (int r = 0; r < crew.size; r++) {  // each member has its own
       auto* xr = a.take<const U*>(rows);
       E* xc = a.take<E>(copies ? rows * m.Iu() * KP<N> : 0);
@@ -143,50 +148,8 @@ struct Forward {
     for (int64_t hb = mine(m.nb, crew.rank); hb < mine(m.nb, crew.rank + 1); hb++)
       tiles(rows, [&](int64_t r0, int64_t w) {
         Kernel<N>::gates(w, m.vectors(hb), m.bias + hb * GV, 0, x_rows + r0, m.Iu(), m.panel_ih(hb), nullptr, 0, nullptr,
-                                     pre + r0 * wide + hb * GV, wide);
+                         pre + r0 * wide + hb * GV, wide);
       });
-    if (!l.layer_norm) return;
-    crew.wait();
-    const int64_t from = mine(rows, crew.rank), to = mine(rows, crew.rank + 1);
-    statistics(pre, wide, G * H, from, to);
-    int64_t row = 0;
-    for (int64_t s = s0; s < s1; s++) {
-      const int64_t t = order.t(s);
-      for (int slot = 0, n = order.alive(t); slot < n; slot++, row++)
-        if (row >= from && row < to) scale(pre, row, m.gain_ih, nullptr, out.norm_ih, order.row(t, slot), 0);
-    }
-    crew.wait();
-  }
-
-  // Mean and 1 / deviation of rows [from, to) over their `real` entries (of the gates, or of the cell); leaves the rows centred.
-  // Row after row in each loop, so that the sums of several are under way at a time.
-  void statistics(C* rows, int64_t width, int64_t real, int64_t from, int64_t to) {
-    for (int64_t r = from; r < to; r++) {
-      Vec<C> total{};
-      for (int64_t v = 0; v < width; v += L) total += load<C>(rows + r * width + v);
-      means[r] = sum<C>(total) / C(real);
-    }
-    for (int64_t r = from; r < to; r++) {
-      Vec<C> square{};
-      for (int64_t v = 0; v < width; v += L) {
-        Vec<C> d = load<C>(rows + r * width + v) - means[r];
-        d = real == H ? tail<C>(d, m.tail(v / L)) : m.only_real(v, d);
-        store<C>(rows + r * width + v, d);
-        square += d * d;
-      }
-      rstds[r] = C(1) / std::sqrt(sum<C>(square) / C(real) + C(LN_EPS));
-    }
-  }
-  // The rest of the layer norm of a centred row: times its gain, plus another row; keeps what backward needs.
-  void scale(C* rows, int64_t r, const C* gain, const C* plus, void* keep, int64_t at, int stat) {
-    C* row = rows + r * wide;
-    S* kept = keep ? (S*)keep + at * wide : nullptr;
-    if (kept) ((C*)out.stats)[at * 4 + stat] = rstds[r];
-    for (int64_t v = 0; v < wide; v += L) {
-      const Vec<C> d = load<C>(row + v) * rstds[r];
-      if (kept) store<C>(kept + v, d);
-      store<C>(row + v, plus ? load<C>(plus + v) + d * load<C>(gain + v) : d * load<C>(gain + v));
-    }
   }
 
   struct Panel {
@@ -310,32 +273,68 @@ struct Forward {
     crew.wait();
     normalised<Plain>(step, t, mine(n, crew.rank), mine(n, crew.rank + 1), done);
   }
+  // Mean and 1 / deviation of rows [from, to), `width` wide, over the entries that stand for a unit; `kind`: their place in moments.
+  // Row after row in each loop, so that the sums of several are under way at a time.
+  template <class Real>
+  void take_moments(const C* rows, int64_t width, int64_t count, int64_t from, int64_t to, int kind, Real real) {
+    for (int64_t r = from; r < to; r++) {
+      Vec<C> total{};
+      for (int64_t v = 0; v < width; v += L) total += load<C>(rows + r * width + v);
+      moments[r * 3 + kind].mean = sum<C>(total) / C(count);
+    }
+    for (int64_t r = from; r < to; r++) {
+      Vec<C> square{};
+      const C mean = moments[r * 3 + kind].mean;
+      for (int64_t v = 0; v < width; v += L) {
+        const Vec<C> d = real(v, load<C>(rows + r * width + v) - mean);
+        square += d * d;
+      }
+      moments[r * 3 + kind].rstd = C(1) / std::sqrt(sum<C>(square) / C(count) + C(LN_EPS));
+    }
+  }
+  // Layer norm's way through (1) to (9), for slots [from, to).
   template <bool Plain>
   void normalised(const Step<Plain>& step, int64_t t, int64_t from, int64_t to, int64_t done) {
-    statistics(hh, wide, G * H, from, to);
+    constexpr int o = Rows<K>::o;
+    const auto of_gates = [&](int64_t v, Vec<C> d) { return m.only_real(v, d); };
+    const C* const ih = pre + done * wide;
+    take_moments(ih, wide, G * H, from, to, 0, of_gates);
+    take_moments(hh, wide, G * H, from, to, 1, of_gates);
     for (int64_t slot = from; slot < to; slot++) {
-      scale(hh, slot, m.gain_hh, pre + (done + slot) * wide, out.norm_hh, order.row(t, int(slot)), 1);
+      const int64_t at = order.row(t, int(slot));
+      const Moments x = moments[slot * 3], h = moments[slot * 3 + 1];
+      S *const keep_x = out.norm_ih ? (S*)out.norm_ih + at * wide : nullptr, *const keep_h = (S*)out.norm_hh + at * wide;
+      if (out.stats) ((C*)out.stats)[at * 4] = x.rstd, ((C*)out.stats)[at * 4 + 1] = h.rstd;
+      C* const row = hh + slot * wide;
+      const C *const ih_row = ih + slot * wide, *const gain_x = m.gain_ih, *const gain_h = m.gain_hh;
+      for (int64_t v = 0, end = wide; v < end; v += L) {  // (1)
+        const Vec<C> nx = (load<C>(ih_row + v) - x.mean) * x.rstd, nh = (load<C>(row + v) - h.mean) * h.rstd;
+        if (keep_x) store<C>(keep_x + v, nx), store<C>(keep_h + v, nh);
+        store<C>(row + v, nx * load<C>(gain_x + v) + nh * load<C>(gain_h + v));
+      }
+    }
+    for (int64_t slot = from; slot < to; slot++)
       for (int64_t hb = 0; hb < m.nb; hb++) {
         const Panel p(m, hb);
         C* a = hh + slot * wide + hb * GV;
         auto u = step.unit(int(slot), p, a);
         u.carousel();
         step.keep(u, int(slot), p);
-        for (int g = 0; g < G; g++) store<C>(a + g * p.pitch, u.q[g], int(p.pitch));
+        if (!Plain) store<C>(a + o * p.pitch, u.q[o], int(p.pitch));
         store<C>(c_rows + slot * m.Hp + p.v, tail<C>(u.c1, p.n));
       }
-    }
-    statistics(c_rows, m.Hp, H, from, to);
+    take_moments(c_rows, m.Hp, H, from, to, 2, [&](int64_t v, Vec<C> d) { return tail<C>(d, m.tail(v / L)); });
     for (int64_t slot = from; slot < to; slot++) {
+      const Moments c = moments[slot * 3 + 2];
       if (out.stats) {
         C* s = (C*)out.stats + order.row(t, int(slot)) * 4;
-        s[2] = means[slot], s[3] = rstds[slot];
+        s[2] = c.mean, s[3] = c.rstd;
       }
       for (int64_t hb = 0; hb < m.nb; hb++) {
         const Panel p(m, hb);
-        auto u = step.unit(int(slot), p, hh + slot * wide + hb * GV);
-        u.c1 = u.bound(u.bare());
-        step.finish(u, int(slot), p, load<C>(c_rows + slot * m.Hp + p.v) * rstds[slot] * load<C>(m.gain_c + p.v));
+        Unit<K, C> u;
+        u.q[o] = load<C>(hh + slot * wide + hb * GV + o * p.pitch), u.c1 = load<C>(c_rows + slot * m.Hp + p.v);
+        step.finish(u, int(slot), p, (u.c1 - c.mean) * c.rstd * load<C>(m.gain_c + p.v));
       }
     }
   }

@@ -92,7 +92,7 @@ struct Plan {
     std::iota(order.begin(), order.end(), 0);
     if (ragged) std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return lengths[a] > lengths[b]; });
     const double panel = double(isa().packed_bytes(l, Pass::forward));
-    const int64_t group = panel < 400e3 ? 36 : 1 << 30;
+    const int64_t group = panel < 400e3 ? 144 : 1 << 30;
     for (int c = 0; c < crews; c++) {
       const int from = int(rows.size());
       if (ragged)
