@@ -103,6 +103,16 @@ const Isa table = {
       with(l, [&]<class N, Gates K>() { reduce<N, K>(Packed<N, K>(l, Pass::backward, nullptr), sums, count, crew, gr, part, parts); });
     },
     fingerprint,
+    [](Type t, const void* x, int64_t n, void* s, void* h) {
+      const auto run = [&]<class C>(const C* from, C* sig, C* th) {
+        for (int64_t i = 0; i < n; i += V<C>) {
+          const int k = int(std::min<int64_t>(V<C>, n - i));
+          const Vec<C> v = load<C>(from + i, k);
+          store<C>(sig + i, sigmoid<C>(v), k), store<C>(th + i, LS_ISA::tanh<C>(v), k);
+        }
+      };
+      t == Type::f64 ? run((const double*)x, (double*)s, (double*)h) : run((const float*)x, (float*)s, (float*)h);
+    },
     [](Type t, int64_t rounds) {
       return t == Type::f64 ? peak_of<F64>(rounds) : t == Type::bf16 ? peak_of<BF16>(rounds) : peak_of<F32>(rounds);
     },

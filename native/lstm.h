@@ -63,7 +63,7 @@ struct Barrier {
 struct Crew {
   const int32_t* rows;  // indices into the batch
   const int32_t* len;   // their lengths
-  const int64_t* starts;  // the row in [T, B, ..] at which each step begins, [T]
+  const int64_t* starts;  // the row in [T, B, ..] at which each step begins, [T + 1]
   int n, rank, size;
   Barrier* barrier;
   char* scratch;        // shared by the crew, zero is not assumed
@@ -92,6 +92,7 @@ struct Isa {
   void (*reduce)(const Layer&, char* const* sums, int count, int crew, const Grads&, int part, int parts);
   // Mixes the bytes at p into a fingerprint: any change in them changes it, but for a chance of 2^-32 at most.
   void (*fingerprint)(const void* p, size_t bytes, uint32_t print[FINGERPRINT]);
+  void (*activate)(Type, const void* x, int64_t n, void* sigmoid, void* tanh);  // as the cell does, f32 or f64: for tests of accuracy
   double (*peak)(Type, int64_t rounds);  // the matrix kernel on operands that stay in the first-level cache; returns its operations
 };
 

@@ -65,7 +65,7 @@ namespace {
 struct Plan {
   int crews, size;
   std::vector<int32_t> rows, len;            // crew by crew, each longest first
-  std::vector<int64_t> starts;               // of each step in [T, B, ..]
+  std::vector<int64_t> starts;               // of each step in [T, B, ..], and where they end
   std::vector<std::vector<std::pair<int, int>>> groups;  // of each crew: [from, to) in rows
   std::vector<int> sizes;                    // of the groups, each once
   mutable std::vector<Barrier> barriers;
@@ -80,6 +80,7 @@ struct Plan {
       row += in.sizes ? in.sizes[t] : B;
       for (int64_t b = 0; in.sizes && b < in.sizes[t]; b++) lengths[b]++;
     }
+    starts.push_back(row);
     const auto alive = std::accumulate(lengths.begin(), lengths.end(), int64_t(0));
     const bool ragged = in.lengths || in.sizes;
     const double work = 2. * double(alive) * double(l.rows()) * double(l.I + l.P);
