@@ -57,6 +57,7 @@ struct Backward {
   U *ax, *ah, *ar;            // x, h_{t-1} and dh1 as left-hand operands
   C *rows, *du, *d_o, *halves;  // layer norm: da [n][wide], the gradient of (7)'s norm [n][Hp], da of o [n][Hp], the two means of each row [n][6]
   E* line;                    // this member's: one row of x or h
+  int64_t* places;            // this member's: where each row of a chunk is in [T, B, ..]
   U* pair;                    // this member's: a panel in pairs
   size_t bytes;
 
@@ -82,7 +83,8 @@ struct Backward {
     for (int r = 0; r < crew.size; r++) {
       E* ln = a.take<E>((I > P ? I : P) + 1 + L);
       U* pr = a.take<U>(KPN > 1 ? units<N>(most) * 4 * L : 0);
-      if (r == crew.rank) line = ln, pair = pr;
+      auto* pl = a.take<int64_t>(most);
+      if (r == crew.rank) line = ln, pair = pr, places = pl;
     }
     bytes = a.used;
   }
@@ -117,7 +119,7 @@ struct Backward {
         for (int64_t j = mine(b.count(), crew.rank); j < mine(b.count(), crew.rank + 1); j++)
           b.times(m.hh_t, j, rows_of[1] + done, n, m.gate_segments(most * GV / KPN), [&](int64_t slot, int64_t v, Vec<C> value) {
             if (v + L > P && m.joint) {  // the columns beyond P are x's
-              leave_dx(t, int(slot), v - P, value);
+              leave_dx(order.row(t, int(slot)), v - P, value);
               if (v >= P) return;
               value = tail<C>(value, int(P - v));
             }
@@ -139,8 +141,8 @@ struct Backward {
   }
 
   // Entries v to v + L of a row of dx; v may begin before the row.
-  LS_INLINE void leave_dx(int64_t t, int slot, int64_t v, Vec<C> value) {
-    S* to = (S*)gr.dx + order.row(t, slot) * I;
+  LS_INLINE void leave_dx(int64_t row, int64_t v, Vec<C> value) {
+    S* to = (S*)gr.dx + row * I;
     if (v >= 0) return store<C>(to + v, value, int(I - v < L ? I - v : L));
     S all[L];
     store<C>(all, value);
@@ -420,7 +422,7 @@ struct Backward {
       h_outer().add(nv, ah, rows, b.b, b.ld, sums.hh + hb * (P + 1) * GV);
     }
     if (l.projection) project_weights(rows);
-    if (gr.dx && !m.joint) input_gradients(s0, s1);
+    if (gr.dx && !m.joint) input_gradients(s0, s1, rows);
   }
   void project_weights(int64_t rows) {
     const auto b = Blocks<N>{most / KPN, H};
@@ -435,16 +437,16 @@ struct Backward {
       r_outer().add(b.nv(j), ar, rows, bm.b, bm.ld, sums.hr + at * P);
     }
   }
-  void input_gradients(int64_t s0, int64_t s1) {
-    const auto b = m.ih_t_blocks();
+  void input_gradients(int64_t s0, int64_t s1, int64_t rows) {
     int64_t k = 0;
     for (int64_t s = s1 - 1; s >= s0; s--) {
-      const int64_t t = order.t(s), n = order.alive(t);
-      for (int64_t j = mine(b.count(), crew.rank); j < mine(b.count(), crew.rank + 1); j++)
-        b.times(m.ih_t, j, rows_of[0] + k, n, m.gate_segments(most * GV / KPN),
-                [&](int64_t slot, int64_t v, Vec<C> value) { leave_dx(t, int(slot), v, value); });
-      k += n;
+      const int64_t t = order.t(s);
+      for (int slot = 0, n = order.alive(t); slot < n; slot++) places[k++] = order.row(t, slot);
     }
+    const auto b = m.ih_t_blocks();
+    for (int64_t j = mine(b.count(), crew.rank); j < mine(b.count(), crew.rank + 1); j++)
+      b.times(m.ih_t, j, rows_of[0], rows, m.gate_segments(most * GV / KPN),
+              [&](int64_t row, int64_t v, Vec<C> value) { leave_dx(places[row], v, value); });
   }
 
   void finish() {

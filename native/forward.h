@@ -5,6 +5,7 @@
 namespace longshort::LS_ISA {
 
 inline constexpr double LN_EPS = 1e-5;
+inline constexpr int64_t FAR = 32 << 20;  // bytes of a tape that no cache keeps until backward
 
 template <class N, Gates K>
 struct Forward {
@@ -95,7 +96,9 @@ struct Forward {
       }
     }
     finish();
+    settle();
   }
+  int64_t tape_bytes() const { return crew.starts[T] * (G * H * int64_t(sizeof(S)) + H * int64_t(sizeof(C))); }
 
   void start() {
     memset(h[0] + mine(crew.n, crew.rank) * m.Pp, 0, (mine(crew.n, crew.rank + 1) - mine(crew.n, crew.rank)) * m.Pp * sizeof(E));
@@ -172,10 +175,11 @@ struct Forward {
     E *h, *mh;
     S *y, *kept;
     C* cells;
+    const bool far;  // the tape is larger than the caches
     Step(const Forward& f, int64_t t, int now)
         : m(f.m), l(f.l), in(f.in), order(f.order), rows(f.crew.rows), at0(f.order.row(t)), next(f.in.reverse ? t - 1 : t + 1), H(f.H),
           P(f.P), Hp(f.m.Hp), Pp(f.m.Pp), c(f.c), h_raw(f.h_raw), h(f.h[now ^ 1]), mh(f.mh), y((S*)f.out.y), kept((S*)f.out.gates),
-          cells((C*)f.out.cells) {}
+          cells((C*)f.out.cells), far(H % L == 0 && (uintptr_t(kept) | uintptr_t(cells)) % 64 == 0 && f.tape_bytes() > FAR) {}
 
     LS_INLINE Unit<K, C> unit(int slot, const Panel& p, const C* a) const {
       Unit<K, C> u;
@@ -190,16 +194,20 @@ struct Forward {
       }
       return u;
     }
+    template <class T>
+    LS_INLINE void leave(T* to, Vec<C> value, int n) const {
+      far ? store_far<C>(to, value) : store<C>(to, value, n);
+    }
     // The tape of all gates but o.
     LS_INLINE void keep(const Unit<K, C>& u, int slot, const Panel& p) const {
       if (kept)
-        for (int g = 0; g + 1 < G; g++) store<C>(kept + ((at0 + rows[slot]) * G + g) * H + p.v, u.q[g], p.n);
+        for (int g = 0; g + 1 < G; g++) leave(kept + ((at0 + rows[slot]) * G + g) * H + p.v, u.q[g], p.n);
     }
     // (6), (7), (9) of c_t and of what is shown of it, the rest of the tape, and m_t to where it goes.
     LS_INLINE void finish(Unit<K, C>& u, int slot, const Panel& p, Vec<C> shown) const {
       const int64_t at = at0 + rows[slot];
       const Vec<C> mt = u.expose(shown);
-      if (kept) store<C>(kept + (at * G + G - 1) * H + p.v, u.q[G - 1], p.n);
+      if (kept) leave(kept + (at * G + G - 1) * H + p.v, u.q[G - 1], p.n);
       Vec<C> ct = u.c1;
       bool reset = false;
       if constexpr (!Plain) {
@@ -209,7 +217,7 @@ struct Forward {
         }
         reset = order.reset(next, slot);
       }
-      if (cells) store<C>(cells + at * H + p.v, ct, p.n);
+      if (cells) leave(cells + at * H + p.v, ct, p.n);
       store<C>(c + slot * Hp + p.v, reset ? Vec<C>{} : ct);
       if constexpr (!Plain)
         if (l.projection) return store<C>(mh + slot * Hp + p.v, mt);

@@ -121,6 +121,19 @@ LS_INLINE void store(bf16* p, Vec<C> v) {  // to nearest even; a NaN stays one
   const Int<C> r = (v == v) ? even : nan;
   *(Lanes<float>::HalfMem*)p = __builtin_convertvector(r, Lanes<float>::Half);
 }
+// Whole aligned lines of the cache, written past it: they are not read first, and push nothing out. `settle` ends such writing.
+template <class C, class S>
+LS_INLINE void store_far(S* p, Vec<C> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(S) == sizeof(C) && LS_BYTES == 64) return _mm512_stream_ps((float*)p, (__m512)v);
+#endif
+  store<C>(p, v);
+}
+LS_INLINE void settle() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
 template <class C, class S>
 LS_INLINE Vec<C> load(const S* p, int n) {
   if (__builtin_expect(n >= V<C>, 1)) return load<C>(p);
