@@ -71,6 +71,7 @@ NB_MODULE(_native, m) {
              new (self) Layer{Type(type), gates == "ifgo" ? Gates::ifgo : gates == "fgo" ? Gates::fgo : Gates::igo,
                               I, H, P, bias, peephole, layer_norm, projection, zone_h, zone_c, scale_h, scale_g, clip};
            });
+  m.def("has", [](int type) { return isa().has(Type(type)); });
   m.def("width", [](const Layer& l) { return isa().width(l); });
   static PyType_Slot buffer[] = {{Py_bf_getbuffer, (void*)+[](PyObject* self, Py_buffer* view, int flags) {
                                     const auto* s = nb::inst_ptr<Scratch>(self);

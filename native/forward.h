@@ -37,6 +37,7 @@ struct Forward {
   C *pre, *hh;              // W_ih x + b of a chunk [rows][wide]; W_hh h of a step [n][wide]
   const U** x_rows;         // this thread's: [rows]
   E* x_copy;
+  C *x_worth, *h_worth;     // bytes: what a step is worth in each row of x, and in h
   C* c_rows;                // layer norm: c_t before (7) [n][Hp]
   Moments* moments;         // layer norm: of a step's rows of W_ih x + b, of W_hh h + b and of c_t [n][3]
   size_t bytes;
@@ -65,8 +66,10 @@ struct Forward {
     for (int r = 0; r < crew.size; r++) {  // each member has its own
       auto* xr = a.take<const U*>(rows);
       E* xc = a.take<E>(copies ? rows * m.Iu() * KP<N> : 0);
-      if (r == crew.rank) x_rows = xr, x_copy = xc;
+      C* xw = a.take<C>(KP<N> == 4 ? rows : 0);
+      if (r == crew.rank) x_rows = xr, x_copy = xc, x_worth = xw;
     }
+    h_worth = a.take<C>(KP<N> == 4 ? R_MAX<3> : 0);
     bytes = a.used;
   }
   bool wants_pre() const { return l.layer_norm || (crew.size > 1 && in.T > 1) || (crew.n < 6 && in.T > 1); }
@@ -101,6 +104,7 @@ struct Forward {
   int64_t tape_bytes() const { return crew.starts[T] * (G * H * int64_t(sizeof(S)) + H * int64_t(sizeof(C))); }
 
   void start() {
+    for (int i = 0; KP<N> == 4 && crew.rank == 0 && i < R_MAX<3>; i++) h_worth[i] = C(1) / 127;
     memset(h[0] + mine(crew.n, crew.rank) * m.Pp, 0, (mine(crew.n, crew.rank + 1) - mine(crew.n, crew.rank)) * m.Pp * sizeof(E));
     memset(h[1] + mine(crew.n, crew.rank) * m.Pp, 0, (mine(crew.n, crew.rank + 1) - mine(crew.n, crew.rank)) * m.Pp * sizeof(E));
     for (int64_t slot = mine(crew.n, crew.rank); slot < mine(crew.n, crew.rank + 1); slot++) {
@@ -129,7 +133,8 @@ struct Forward {
         const S* x = (const S*)in.x + order.x(t, slot);
         if (copies) {
           E* to = x_copy + row * m.Iu() * KP<N>;
-          M::elements(to, x, l.I);
+          if constexpr (KP<N> == 4) x_worth[row] = to_bytes(to, x);
+          else M::elements(to, x, l.I);
           for (int64_t k = l.I; k < m.Iu() * KP<N>; k++) to[k] = E{};
           x = (const S*)to;
         }
@@ -145,13 +150,45 @@ struct Forward {
     for (int64_t i = 0; i < count; i++) f(cut(n, count, i), cut(n, count, i + 1) - cut(n, count, i));
   }
 
+  // A row of x in steps of a 127th of its largest entry; returns the step.
+  C to_bytes(E* to, const S* x) const {
+    Vec<C> most{}, none{};
+    for (int64_t v = 0; v < l.I; v += L) {
+      const Vec<C> d = load<C>(x + v, int(std::min<int64_t>(L, l.I - v)));
+      most = pick<C>(most < d, d, most), most = pick<C>(most < -d, -d, most), none += d - d;
+    }
+    C top = sum<C>(none);  // zero, or NaN where an entry is no number
+    for (int i = 0; i < L; i++) top = most[i] > top ? most[i] : top;
+    const C by = top > 0 ? 1 / top : C(0);
+    for (int64_t v = 0; v < l.I; v += L) {
+      uint8_t all[L];
+      const int n = int(std::min<int64_t>(L, l.I - v));
+      store<C>(all, load<C>(x + v, n) * by);
+      memcpy(to + v, all, n);
+    }
+    return top / 127;
+  }
+  // (1) or a part of it, for `w` rows and a panel.
+  void product(int64_t w, int64_t hb, const C* init, int64_t ld_init, int64_t x0, int64_t h0, int now, C* to, int64_t ld) const {
+    const U* const* const x = x0 < 0 ? nullptr : x_rows + x0;
+    const U* const* const h = h0 < 0 ? nullptr : h_rows[now] + h0;
+    if constexpr (KP<N> == 4) {
+      BytePart<N> parts[2];
+      int n = 0;
+      if (x) parts[n++] = {x, m.Iu(), m.panel_ih(hb), m.zero_ih + hb * GV, m.worth_ih + hb * GV, x_worth + x0};
+      if (h) parts[n++] = {h, m.Pu(), m.panel_hh(hb), m.zero_hh + hb * GV, m.worth_hh + hb * GV, h_worth};
+      Kernel<N>::byte_gates(w, m.vectors(hb), init, ld_init, parts, n, to, ld);
+    } else {
+      Kernel<N>::gates(w, m.vectors(hb), init, ld_init, x, m.Iu(), m.panel_ih(hb), h, m.Pu(), m.panel_hh(hb), to, ld);
+    }
+  }
+
   void input_products(int64_t s0, int64_t s1) {
     int64_t rows = 0;
     for (int64_t s = s0; s < s1; s++) rows += order.alive(order.t(s));
     for (int64_t hb = mine(m.nb, crew.rank); hb < mine(m.nb, crew.rank + 1); hb++)
       tiles(rows, [&](int64_t r0, int64_t w) {
-        Kernel<N>::gates(w, m.vectors(hb), m.bias + hb * GV, 0, x_rows + r0, m.Iu(), m.panel_ih(hb), nullptr, 0, nullptr,
-                         pre + r0 * wide + hb * GV, wide);
+        product(w, hb, m.bias + hb * GV, 0, r0, -1, 0, pre + r0 * wide + hb * GV, wide);
       });
   }
 
@@ -260,8 +297,7 @@ struct Forward {
       tiles(n, [&](int64_t r0, int64_t w) {  // (1)
         const bool norm = l.layer_norm, fused = !pre_mode;
         const C* init = norm ? m.bias_hh + hb * GV : fused ? m.bias + hb * GV : pre + (done + r0) * wide + hb * GV;
-        Kernel<N>::gates(w, p.vectors, init, norm || fused ? 0 : wide, fused ? x_rows + r0 : nullptr, m.Iu(), m.panel_ih(hb),
-                         h_rows[now] + r0, m.Pu(), m.panel_hh(hb), norm ? hh + r0 * wide + hb * GV : tile, norm ? wide : GV);
+        product(w, hb, init, norm || fused ? 0 : wide, fused ? r0 : -1, r0, now, norm ? hh + r0 * wide + hb * GV : tile, norm ? wide : GV);
         if (norm) return;
         for (int r = 0; r < w; r++) {  // two loops: the chain of operations of one row is long, and several rows fit in flight
           auto u = step.unit(int(r0) + r, p, tile + r * GV);

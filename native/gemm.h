@@ -32,6 +32,11 @@ LS_INLINE Vec<typename N::C> load_units(const typename N::U* p) {
 }
 template <class N>
 LS_INLINE Vec<typename N::C> fma(Vec<typename N::C> b, typename N::U a, Vec<typename N::C> acc) {
+#if LS_BYTES_TOO
+  if constexpr (KP<N> == 4)  // integers in the same registers
+    return (Vec<float>)_mm512_dpbusd_epi32((__m512i)acc, _mm512_set1_epi32(int(a)), (__m512i)b);
+  else
+#endif
 #if defined(__AVX512BF16__)
   if constexpr (KP<N> == 2) return (Vec<float>)_mm512_dpbf16_ps((__m512)acc, (__m512bh)b, (__m512bh)_mm512_set1_epi32(int(a)));
   else
@@ -129,6 +134,15 @@ struct Segments {
 };
 inline constexpr int64_t LONGEST = 512;  // units
 
+// One of the two products of (1) in bytes: what stands for 128 in each row of W, and what an integer is worth there and in this row.
+template <class N>
+struct BytePart {
+  const typename N::U* const* rows;
+  int64_t K;
+  const typename N::U* b;
+  const typename N::C *zero, *worth, *row_worth;
+};
+
 // The kernels proper, not inlined, so that each exists once per number format and shape. Tiles of `w` rows, `nv` vectors wide.
 template <class N>
 struct Kernel {
@@ -144,6 +158,24 @@ struct Kernel {
       if (x) t.add_rows(Kx, x, 0, bx);
       if (h) t.add_rows(Kh, h, 0, bh);
       t.store_to(out, ld_out);
+    });
+  }
+  // The same from bytes.
+  [[gnu::noinline]] static void byte_gates(int64_t w, int64_t nv, const C* init, int64_t ld_init, const BytePart<N>* parts, int count,
+                                           C* out, int64_t ld_out) {
+    with_tile(w, nv, [&]<int R, int NV>() {
+      for (int i = 0; i < count; i++) {
+        const BytePart<N>& p = parts[i];
+        Tile<N, R, NV> t;
+        t.load_from(p.zero, 0);
+        t.add_rows(p.K, p.rows, 0, p.b);
+        for (int r = 0; r < R; r++)
+          for (int v = 0; v < NV; v++) {
+            const Vec<C> n = __builtin_convertvector((Int<C>)t.acc[r][v], Vec<C>) * (load<C>(p.worth + v * V<C>) * p.row_worth[r]);
+            C* to = out + r * ld_out + v * V<C>;
+            store<C>(to, n + load<C>(i ? to : init + r * ld_init + v * V<C>));
+          }
+      }
     });
   }
   // out[w][nv V] = sum of a over segments: runs of `seg.K` units, `seg.step` units apart in each row, the last one `seg.last` long.

@@ -27,7 +27,7 @@ bool same(const Layer& a, const Layer& b) {
 }
 
 std::vector<Print> fingerprint(const Layer& l, const Params& p, int threads) {
-  const int64_t size = l.type == Type::f64 ? 8 : l.type == Type::f32 ? 4 : 2, G = l.rows();
+  const int64_t size = l.type == Type::f64 ? 8 : l.type == Type::bf16 ? 2 : 4, G = l.rows();
   const std::pair<const void*, int64_t> all[] = {{p.weight_ih, G * l.I}, {p.weight_hh, G * l.P}, {p.bias_ih, G}, {p.bias_hh, G},
                                                  {p.weight_hr, l.P * l.H}, {p.weight_ch, l.peepholes() * l.H}, {p.gain_ih, G},
                                                  {p.gain_hh, G}, {p.gain_c, l.H}};

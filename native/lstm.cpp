@@ -4,7 +4,7 @@
 namespace longshort::LS_ISA {
 
 // Calls f with the number format and the gate structure as types.
-template <class F>
+template <bool Bytes = false, class F>
 auto with(const Layer& l, F f) {
   const auto gates = [&]<class N>() {
     switch (l.gates) {
@@ -13,6 +13,10 @@ auto with(const Layer& l, F f) {
       default: return f.template operator()<N, Gates::ifgo>();
     }
   };
+#if LS_BYTES_TOO
+  if constexpr (Bytes)
+    if (l.type == Type::i8) return gates.template operator()<I8>();
+#endif
   switch (l.type) {
     case Type::f64: return gates.template operator()<F64>();
     case Type::bf16: return gates.template operator()<BF16>();
@@ -64,22 +68,23 @@ static void fingerprint(const void* p, size_t bytes, uint32_t* print) {
 extern const Isa table;
 const Isa table = {
     LS_NAME,
+    [](Type t) { return t != Type::i8 || LS_BYTES_TOO; },
     [](Type t) { return t == Type::f64 ? V<double> : V<float>; },
     [](const Layer& l) { return with(l, [&]<class N, Gates K>() { return Packed<N, K>(l, Pass::forward, nullptr).wide; }); },
     [](const Layer& l, Pass pass) {
-      return with(l, [&]<class N, Gates K>() { return Packed<N, K>(l, pass, nullptr).bytes; });
+      return with<true>(l, [&]<class N, Gates K>() { return Packed<N, K>(l, pass, nullptr).bytes; });
     },
     [](const Layer& l, const Params& p, Pass pass, char* packed, int part, int parts) {
-      with(l, [&]<class N, Gates K>() { Packed<N, K>(l, pass, packed).pack(p, part, parts); });
+      with<true>(l, [&]<class N, Gates K>() { Packed<N, K>(l, pass, packed).pack(p, part, parts); });
     },
     [](const Layer& l, const Input& in, int n, int crew) {
-      return with(l, [&]<class N, Gates K>() {
+      return with<true>(l, [&]<class N, Gates K>() {
         const Packed<N, K> m(l, Pass::forward, nullptr);
         return Forward<N, K>(m, in, Output{}, measure(n, crew), nullptr).bytes;
       });
     },
     [](const Layer& l, const char* packed, const Input& in, const Output& out, const Crew& crew) {
-      with(l, [&]<class N, Gates K>() {
+      with<true>(l, [&]<class N, Gates K>() {
         const Packed<N, K> m(l, Pass::forward, (char*)packed);
         Forward<N, K>(m, in, out, crew, crew.scratch).run();
       });

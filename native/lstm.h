@@ -7,7 +7,7 @@
 
 namespace longshort {
 
-enum class Type : int { f32, f64, bf16 };
+enum class Type : int { f32, f64, bf16, i8 };  // i8: f32 whose products are of bytes, forward only, without projection
 enum class Gates : int { ifgo, fgo, igo };  // which gates have rows; fgo: coupled, i = 1 - f; igo: no forget gate, f = 1
 
 struct Layer {
@@ -80,6 +80,7 @@ enum class Pass : int { forward, backward, backward_x };  // backward_x: the gra
 // The entry points of one instruction set.
 struct Isa {
   const char* name;
+  bool (*has)(Type);
   int (*lanes)(Type);
   int64_t (*width)(const Layer&);  // entries of a row of normalised gates
   size_t (*packed_bytes)(const Layer&, Pass);

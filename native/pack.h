@@ -40,6 +40,7 @@ struct Packed {
   U *hh_t, *ih_t, *hr_t;                 // backward: right-hand matrices [wide, P], [wide, I], [P, H]
   C *bias, *bias_hh;                     // [wide]; their sum in the first unless there is layer norm
   C *see, *gain_ih, *gain_hh, *gain_c;   // [3][Hp], [wide] twice, [Hp]
+  C *zero_ih, *zero_hh, *worth_ih, *worth_hh;  // bytes: see BytePart, [wide]
   C* real;                               // layer norm: 1 where an entry of the last panel stands for a unit, else 0, [width]
   size_t bytes;
 
@@ -79,6 +80,7 @@ struct Packed {
     gain_ih = m.take<C>(l.layer_norm ? wide : 0), gain_hh = m.take<C>(l.layer_norm ? wide : 0);
     gain_c = m.take<C>(l.layer_norm ? Hp : 0);
     real = m.take<C>(l.layer_norm ? GV : 0);
+    for (C** v : {&zero_ih, &zero_hh, &worth_ih, &worth_hh}) *v = m.take<C>(KP<N> == 4 ? wide : 0);
     bytes = m.used;
   }
   // Zero where entries v to v + L of a row of all panels stand for no unit.
@@ -112,11 +114,32 @@ struct Packed {
         d[((k / unit) * wd + at) * unit + k % unit] = r >= 0 && k < cols ? element(w[r * cols + k]) : E{};
     }
   }
+  // The same in bytes.
+  void pack_bytes(U* dst, int64_t hb, const S* w, int64_t cols, C* zero, C* worth) const {
+    int8_t* d = (int8_t*)dst;
+    const int64_t wd = width(hb), all = units<N>(cols) * KP<N>;
+    for (int64_t at = 0; at < wd; at++) {
+      const int64_t r = row(hb, at);
+      const S* line = w + r * cols;
+      C most = 0;
+      for (int64_t k = 0; r >= 0 && k < cols; k++) most = std::max(most, std::abs(line[k]));
+      const C step = most > 0 ? most / 127 : C(1);
+      int32_t sum = 0;
+      for (int64_t k = 0; k < all; k++) {
+        const auto q = int8_t(r >= 0 && k < cols ? std::lrint(line[k] / step) : 0);
+        d[(k / KP<N> * wd + at) * KP<N> + k % KP<N>] = q, sum -= 128 * q;
+      }
+      memcpy(zero + hb * GV + at, &sum, 4), worth[hb * GV + at] = step;
+    }
+  }
   void pack(const Params& p, int part, int parts) const {
     const bool backward = pass != Pass::forward;
     const auto get = [](const void* v, int64_t i) { return v && i >= 0 ? C(widen(((const S*)v)[i])) : C(0); };
     for (int64_t hb = cut(nb, parts, part); hb < cut(nb, parts, part + 1); hb++) {
-      if (!backward) {
+      if constexpr (KP<N> == 4) {
+        pack_bytes((U*)panel_ih(hb), hb, (const S*)p.weight_ih, l.I, zero_ih, worth_ih);
+        pack_bytes((U*)panel_hh(hb), hb, (const S*)p.weight_hh, l.P, zero_hh, worth_hh);
+      } else if (!backward) {
         pack_panel((U*)panel_ih(hb), hb, (const S*)p.weight_ih, l.I);
         pack_panel((U*)panel_hh(hb), hb, (const S*)p.weight_hh, l.P);
       }

@@ -25,7 +25,7 @@ const Isa* const* instruction_sets(int* count) {
     const bool a2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool a5 = a2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (a5 && __builtin_cpu_supports("avx512bf16")) v.push_back(&avx512bf16::table);
+    if (a5 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")) v.push_back(&avx512bf16::table);
     if (a5) v.push_back(&avx512::table);
     if (a2) v.push_back(&avx2::table);
     v.push_back(&baseline::table);

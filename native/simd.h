@@ -15,6 +15,11 @@
 #else
 #define LS_REGISTERS 16
 #endif
+#if defined(__AVX512VNNI__)
+#define LS_BYTES_TOO 1  // products of bytes
+#else
+#define LS_BYTES_TOO 0
+#endif
 
 namespace longshort::LS_ISA {
 
@@ -133,6 +138,12 @@ LS_INLINE void settle() {
 #if defined(__x86_64__)
   _mm_sfence();
 #endif
+}
+// Bytes of the left side of a product: 128 + 127 v for v in [-1, 1].
+template <class C>
+LS_INLINE void store(uint8_t* p, Vec<C> v) {
+  const Int<C> q = __builtin_convertvector(clamp<C>(v, -1, 1) * C(127) + C(128.5), Int<C>);  // rounded: they are positive
+  for (int i = 0; i < V<C>; i++) p[i] = uint8_t(q[i]);
 }
 template <class C, class S>
 LS_INLINE Vec<C> load(const S* p, int n) {
@@ -271,6 +282,15 @@ struct BF16 {
   using E = float;
   using U = float;
 #endif
+};
+
+// Both sides of a product are bytes: four of k in a unit, the left side unsigned (128 is zero), W in steps of a 127th of the largest
+// entry of each of its rows. Sums are exact integers.
+struct I8 {
+  using S = float;
+  using E = uint8_t;
+  using C = float;
+  using U = uint32_t;
 };
 
 }  // namespace longshort::LS_ISA

@@ -14,7 +14,7 @@ import torch
 
 import laws
 from laws import ALONE, VARIANTS, Case, same
-from longshort.cell import Cell, Masks, State
+from longshort.cell import Cell, Masks, State, step
 from longshort.engine import Call, cpu, run
 from longshort.engine import reference as truth
 
@@ -396,3 +396,45 @@ def test_many_models_at_once():
     for c, y in reversed(list(zip(cases, want, strict=True))):
         assert torch.equal(c.run()["y"], y)
     assert len({float(y.sum()) for y in want}) == len(cases)
+
+
+@pytest.mark.parametrize("cell", [Cell(), Cell(layer_norm=True), Cell(peephole=True, coupled=True), Cell(forget=False)], ids=str)
+@pytest.mark.parametrize("size", [(1, 64, 128), (3, 7, 33), (9, 100, 40)] if cpu.native and cpu.native.has(cpu.BYTES) else [])
+def test_stream_of_bytes(cell, size):
+    """The products are those of the rounded weights, inputs and outputs, exactly; all else is as in float32."""
+    B, I, H = size
+    case = Case.make(cell, "cpu", T=8, B=B, I=I, H=H, training=False)
+    params = {k: v.float() * (0.2 if "gain" not in k else 0.5) for k, v in case.params.items()}
+
+    def rounded(v):
+        step = v.abs().amax(1, keepdim=True) / 127
+        return (v / step).round() * step
+
+    exact = {k: rounded(v).double() if k in ("weight_ih", "weight_hh") else v.double() for k, v in params.items()}
+    stream, plain = cpu.Stream(cell, [params], B, "int8"), cpu.Stream(cell, [params], B)
+    state, off, size = State(torch.zeros(B, H).double(), torch.zeros(B, H).double()), 0.0, 0.0
+    for x in case.call.x.float():
+        state, _ = step(cell, exact, rounded(x).double(), State((state.h * 127).round() / 127, state.c))
+        got = stream.step(x)
+        torch.testing.assert_close(got, state.h.float(), rtol=0, atol=5e-3)  # a rounding of h may fall to the other side
+        assert (got - state.h).abs().mean() < 3e-4
+        off, size = off + (got - plain.step(x)).square().sum(), size + got.square().sum()
+    assert 0 < (off / size).sqrt() < 0.06
+    assert stream.step(torch.full((B, I), torch.nan)).isnan().all()
+
+
+def test_stream_of_bytes_refuses():
+    import longshort
+
+    for lstm, why in (
+        (longshort.LSTM(3, 4, cell=Cell(projection=2)), "a projection does not keep"),
+        (longshort.LSTM(3, 4, dtype=torch.float64), "made from float32 ones, and these are float64"),
+        (longshort.LSTM(3, 4, engine="reference"), "another one was asked for"),
+        (longshort.LSTM(3, 4, dilation=2), "a dilated layer has several"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            lstm.stream(weights="int8")
+    with pytest.raises(ValueError, match=r"weights must be 'same' or 'int8', got 'int4'\."):
+        longshort.LSTM(3, 4).stream(weights="int4")
+    done = python("import longshort; longshort.LSTM(3, 4).stream(weights='int8')", LONGSHORT_CPU="avx2")
+    assert "int8 needs a processor with AVX512_VNNI, and the instruction set in use is avx2." in done.stderr

@@ -178,9 +178,9 @@ class LSTM(nn.Module):
         call = Call(x) if dilation == 1 else Call(*Dilation(dilation, *x.shape[:2]).fold_all(x, None, None)[:2])
         return engines.explain(self.cell, call)
 
-    def stream(self, batch: int = 1) -> Stream:
+    def stream(self, batch: int = 1, weights: str = "same") -> Stream:
         """Run one step at a time: `s = lstm.stream(batch); y = s.step(x)`. See `Stream`."""
-        return Stream(self, batch)
+        return Stream(self, batch, weights)
 
     def forward(
         self,

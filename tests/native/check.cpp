@@ -179,6 +179,32 @@ void fingerprints(const Isa& a) {
   }
 }
 
+// Inference in bytes beside inference in floats: the same but for the rounding.
+void bytes(int64_t T, int64_t B, int64_t I, int64_t H, Gates gates, bool norm) {
+  const Layer f{Type::f32, gates, I, H, H, true, norm, norm, false, 0, 0, 1, 1, std::numeric_limits<double>::infinity()};
+  Layer q = f;
+  q.type = Type::i8;
+  const auto floats = [](size_t n, double scale) {
+    const auto v = normal(n, scale);
+    return std::vector<float>(v.begin(), v.end());
+  };
+  const int64_t rows = f.rows();
+  const double s = 0.5 / std::sqrt(double(H));
+  const auto ih = floats(rows * I, s), hh = floats(rows * H, s), b = floats(rows, s), ch = floats(f.peepholes() * H, s), gain = floats(rows, 0.3);
+  const auto x = floats(T * B * I, 1);
+  const Params p{ih.data(), hh.data(), b.data(), b.data(), nullptr, norm ? ch.data() : nullptr, norm ? gain.data() : nullptr,
+                 norm ? gain.data() : nullptr, norm ? gain.data() : nullptr};
+  const Input in{T, B, nullptr, x.data(), B * I, I, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, false, nullptr, nullptr};
+  std::vector<float> y[2], hn(B * H), cn(B * H);
+  for (int k = 0; k < 2; k++) {
+    y[k].resize(T * B * H);
+    longshort::forward(k ? q : f, p, in, {y[k].data(), hn.data(), cn.data(), nullptr, nullptr, nullptr, nullptr, nullptr}, 2);
+  }
+  double error = 0, size = 0;
+  for (size_t i = 0; i < y[0].size(); i++) error += std::pow(y[0][i] - y[1][i], 2), size += std::pow(y[0][i], 2);
+  expect(error <= 0.05 * 0.05 * size, "bytes: relative error", std::sqrt(error / size));
+}
+
 }  // namespace
 
 int main() {
@@ -196,6 +222,10 @@ int main() {
                       noise ? 0.3 : 0., noise ? 0.2 : 0., noise ? 1 / 0.7 : 1., noise ? 1 / 0.7 : 1., bits % 5 == 4 && T * B * H < 500 ? 0.5 : inf};  // differences fail at a kink
         Case(l, T, B, bits % 2 == 1, bits % 4 == 2 && T * B > 0, noise && kind != 1, bits % 4 >= 2, 1 + bits % 3).check("gradient", bits);
       }
+  if (isa().has(Type::i8))
+    for (const auto& [T, B, I, H] : sizes)
+      for (int kind = 0; kind < 3; kind++)
+        for (const bool norm : {false, true}) bytes(T, B, I, H, Gates(kind), norm && H > 5);
   std::printf(failures ? "%d failures\n" : "all hold\n", failures);
   return failures != 0;
 }

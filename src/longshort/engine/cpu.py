@@ -25,7 +25,7 @@ except ImportError as error:
     MISSING = str(error)
 
 LARGE = 1 << 18  # bytes: where the allocator begins to give memory back to the system
-TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+TYPES, BYTES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}, 3
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch", "gain_ih", "gain_hh", "gain_c")
 
 Maybe = Tensor | None
@@ -41,6 +41,20 @@ def refuse(cell: Cell, call: Call) -> str | None:
         return f"its kernels are for float32, float64 and bfloat16, and x is {str(call.x.dtype).removeprefix('torch.')}."
     if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
         return "the native LSTM cannot be transformed by torch.func."
+    return None
+
+
+def refuse_bytes(cell: Cell, dtype: torch.dtype) -> str | None:
+    """Products of bytes: each row of W in steps of a 127th of its largest entry, x of a step likewise, h in steps of 1/127.
+
+    The rest stays float32. Sums are exact; what is lost is the rounding to bytes, about 1 % of the output (more with layer_norm).
+    """
+    if dtype != torch.float32:
+        return f"int8 weights are made from float32 ones, and these are {str(dtype).removeprefix('torch.')}."
+    if cell.projection is not None:
+        return "int8 needs |h| <= 1, which a projection does not keep."
+    if not native.has(BYTES):
+        return f"int8 needs a processor with AVX512_VNNI, and the instruction set in use is {native.isa()}."
     return None
 
 
@@ -99,12 +113,12 @@ class Job(NamedTuple):
     def layer(self, cell: Cell) -> Any:
         """What the extension knows of the cell and the sizes."""
         rows, I = map(int, self.weight_ih.shape)  # of weights, so the same at every call, also where shapes are symbols
-        return _layer(cell, self.x.dtype, I, rows // len(cell.gates), self.bias_ih is not None)
+        return _layer(cell, TYPES[self.x.dtype], I, rows // len(cell.gates), self.bias_ih is not None)
 
 
 @lru_cache(maxsize=256)
-def _layer(cell: Cell, kind: torch.dtype, I: int, H: int, bias: bool) -> Any:
-    return native.Layer(TYPES[kind], cell.gates, I, H, cell.projection or H, bias, cell.peephole, cell.layer_norm,
+def _layer(cell: Cell, kind: int, I: int, H: int, bias: bool) -> Any:
+    return native.Layer(kind, cell.gates, I, H, cell.projection or H, bias, cell.peephole, cell.layer_norm,
                         cell.projection is not None, *cell.zoneout, 1 / (1 - cell.drop_h), 1 / (1 - cell.drop_g),
                         inf if cell.clip is None else cell.clip)  # fmt: skip
 
@@ -219,14 +233,15 @@ class Stream:
         cell: the variant of every layer.
         layers: the tensors of `cell.shapes(I, H)` for each layer, the first layer first; on a CPU, of one type.
         batch: streams B that advance together.
+        weights: 'same', or 'int8': W_ih and W_hh as bytes, see `refuse_bytes`.
 
     Raises:
         ValueError: the extension is missing, or the tensors' device or type is not its own; the message says which.
     """
 
-    def __init__(self, cell: Cell, layers: Sequence[Params], batch: int) -> None:
+    def __init__(self, cell: Cell, layers: Sequence[Params], batch: int, weights: str = "same") -> None:
         first = layers[0]["weight_ih"]
-        why = refuse(cell, Call(first[None]))
+        why = refuse(cell, Call(first[None])) or (refuse_bytes(cell, first.dtype) if weights == "int8" else None)
         if why is not None:
             raise ValueError(f"engine 'cpu' cannot stream: {why}")
         self.dtype, self.batch, self.inputs = first.dtype, batch, first.shape[1]
@@ -242,7 +257,8 @@ class Stream:
             self.states.append(State(torch.zeros(batch, P, dtype=self.dtype), torch.zeros(batch, H, dtype=arithmetic)))
             self.y = torch.zeros(batch, P, dtype=self.dtype)
             self._kept.append(self.y)
-            layer = _layer(cell, self.dtype, I, H, "bias_ih" in own)
+            kind = BYTES if weights == "int8" else TYPES[self.dtype]
+            layer = _layer(cell, kind, I, H, "bias_ih" in own)
             self._native.add(layer, _addresses(*map(own.get, NAMES)), *_addresses(*self.states[-1], self.y))
         self._step, self._shape = self._native.step, torch.Size((batch, self.inputs))
 
