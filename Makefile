@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types house unit slow native bench-engine clean
+.PHONY: help demo test lint types house unit slow native native-arm bench-engine clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -42,6 +42,13 @@ native: $(READY) ## the C++ on its own, under the address and undefined-behaviou
 	  -DLONGSHORT_PYTHON=OFF -DLONGSHORT_TESTS=ON
 	$(BIN)/cmake --build build/check
 	$(BIN)/ctest --test-dir build/check --output-on-failure
+
+native-arm: $(READY) ## the C++ for Arm, run by qemu: needs g++-aarch64-linux-gnu and qemu-user
+	$(BIN)/cmake -S . -B build/arm -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=Release \
+	  -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+	  -DCMAKE_EXE_LINKER_FLAGS=-static -DLONGSHORT_PYTHON=OFF -DLONGSHORT_TESTS=ON
+	$(BIN)/cmake --build build/arm
+	qemu-aarch64 build/arm/tests/native/check
 
 bench-engine: $(READY) ## time the engine beside its rivals: JSON under benchmarks/results/, tables in README.md
 	$(BIN)/python -m benchmarks.run engine && $(BIN)/python -m benchmarks.table

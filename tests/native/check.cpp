@@ -179,30 +179,30 @@ void fingerprints(const Isa& a) {
   }
 }
 
-// Inference in bytes beside inference in floats: the same but for the rounding.
-void bytes(int64_t T, int64_t B, int64_t I, int64_t H, Gates gates, bool norm) {
-  const Layer f{Type::f32, gates, I, H, H, true, norm, norm, false, 0, 0, 1, 1, std::numeric_limits<double>::infinity()};
-  Layer q = f;
-  q.type = Type::i8;
-  const auto floats = [](size_t n, double scale) {
-    const auto v = normal(n, scale);
-    return std::vector<float>(v.begin(), v.end());
-  };
-  const int64_t rows = f.rows();
+// Inference in floats and in bytes beside inference in doubles: the same but for the rounding.
+void formats(int64_t T, int64_t B, int64_t I, int64_t H, Gates gates, bool norm) {
+  Layer l{Type::f64, gates, I, H, H, true, norm, norm, false, 0, 0, 1, 1, std::numeric_limits<double>::infinity()};
+  const int64_t rows = l.rows();
   const double s = 0.5 / std::sqrt(double(H));
-  const auto ih = floats(rows * I, s), hh = floats(rows * H, s), b = floats(rows, s), ch = floats(f.peepholes() * H, s), gain = floats(rows, 0.3);
-  const auto x = floats(T * B * I, 1);
-  const Params p{ih.data(), hh.data(), b.data(), b.data(), nullptr, norm ? ch.data() : nullptr, norm ? gain.data() : nullptr,
-                 norm ? gain.data() : nullptr, norm ? gain.data() : nullptr};
-  const Input in{T, B, nullptr, x.data(), B * I, I, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, false, nullptr, nullptr};
-  std::vector<float> y[2], hn(B * H), cn(B * H);
-  for (int k = 0; k < 2; k++) {
-    y[k].resize(T * B * H);
-    longshort::forward(k ? q : f, p, in, {y[k].data(), hn.data(), cn.data(), nullptr, nullptr, nullptr, nullptr, nullptr}, 2);
-  }
-  double error = 0, size = 0;
-  for (size_t i = 0; i < y[0].size(); i++) error += std::pow(y[0][i] - y[1][i], 2), size += std::pow(y[0][i], 2);
-  expect(error <= 0.05 * 0.05 * size, "bytes: relative error", std::sqrt(error / size));
+  const std::vector<double> all[] = {normal(rows * I, s), normal(rows * H, s), normal(rows, s), normal(l.peepholes() * H, s), normal(rows, 0.3), normal(T * B * I, 1)};
+  const auto run = [&]<class C>(Type type, C) {
+    l.type = type;
+    std::vector<C> v[6], y(T * B * H), hn(B * H), cn(B * H);
+    for (int i = 0; i < 6; i++) v[i].assign(all[i].begin(), all[i].end());
+    const C *ch = norm ? v[3].data() : nullptr, *gain = norm ? v[4].data() : nullptr;
+    const Params p{v[0].data(), v[1].data(), v[2].data(), v[2].data(), nullptr, ch, gain, gain, gain};
+    const Input in{T, B, nullptr, v[5].data(), B * I, I, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, false, nullptr, nullptr};
+    longshort::forward(l, p, in, {y.data(), hn.data(), cn.data(), nullptr, nullptr, nullptr, nullptr, nullptr}, 2);
+    return std::vector<double>(y.begin(), y.end());
+  };
+  const auto exact = run(Type::f64, double());
+  const auto compare = [&](const std::vector<double>& y, double allowed, const char* what) {
+    double error = 0, size = 0;
+    for (size_t i = 0; i < y.size(); i++) error += std::pow(y[i] - exact[i], 2), size += std::pow(exact[i], 2);
+    expect(error <= allowed * allowed * size, what, std::sqrt(error / size));
+  };
+  compare(run(Type::f32, float()), 1e-5, "floats");
+  if (isa().has(Type::i8)) compare(run(Type::i8, float()), 0.05, "bytes");
 }
 
 }  // namespace
@@ -222,10 +222,9 @@ int main() {
                       noise ? 0.3 : 0., noise ? 0.2 : 0., noise ? 1 / 0.7 : 1., noise ? 1 / 0.7 : 1., bits % 5 == 4 && T * B * H < 500 ? 0.5 : inf};  // differences fail at a kink
         Case(l, T, B, bits % 2 == 1, bits % 4 == 2 && T * B > 0, noise && kind != 1, bits % 4 >= 2, 1 + bits % 3).check("gradient", bits);
       }
-  if (isa().has(Type::i8))
-    for (const auto& [T, B, I, H] : sizes)
-      for (int kind = 0; kind < 3; kind++)
-        for (const bool norm : {false, true}) bytes(T, B, I, H, Gates(kind), norm && H > 5);
+  for (const auto& [T, B, I, H] : sizes)
+    for (int kind = 0; kind < 3; kind++)
+      for (const bool norm : {false, true}) formats(T, B, I, H, Gates(kind), norm && H > 5);
   std::printf(failures ? "%d failures\n" : "all hold\n", failures);
   return failures != 0;
 }
