@@ -5,7 +5,7 @@
 namespace longshort::LS_ISA {
 
 inline constexpr double LN_EPS = 1e-5;
-inline constexpr int64_t FAR = 32 << 20;  // bytes of a tape that no cache keeps until backward
+inline constexpr int64_t FAR = 4 << 20;  // bytes of a tape that the second-level caches do not keep until backward
 
 template <class N, Gates K>
 struct Forward {
@@ -212,7 +212,7 @@ struct Forward {
     E *h, *mh;
     S *y, *kept;
     C* cells;
-    const bool far;  // the tape is larger than the caches
+    const bool far;  // the tape is larger than those caches
     Step(const Forward& f, int64_t t, int now)
         : m(f.m), l(f.l), in(f.in), order(f.order), rows(f.crew.rows), at0(f.order.row(t)), next(f.in.reverse ? t - 1 : t + 1), H(f.H),
           P(f.P), Hp(f.m.Hp), Pp(f.m.Pp), c(f.c), h_raw(f.h_raw), h(f.h[now ^ 1]), mh(f.mh), y((S*)f.out.y), kept((S*)f.out.gates),

@@ -136,9 +136,9 @@ Scratch::Scratch(size_t bytes, [[maybe_unused]] double slack) : asked_(bytes) {
   bytes_ = (bytes + unit) / unit * unit;
   {
     const std::lock_guard<std::mutex> lock(pool->lock);
-    auto best = pool->free.end();
+    auto best = pool->free.end();  // the smallest that fits; of several the last used, which may still be in cache
     for (auto i = pool->free.begin(); i != pool->free.end(); ++i)
-      if (i->second >= bytes_ && double(i->second) <= slack * double(bytes_) && (best == pool->free.end() || i->second < best->second)) best = i;
+      if (i->second >= bytes_ && double(i->second) <= slack * double(bytes_) && (best == pool->free.end() || i->second <= best->second)) best = i;
     if (best != pool->free.end()) {
       data_ = best->first, bytes_ = best->second;
       pool->bytes -= bytes_;

@@ -438,3 +438,16 @@ def test_stream_of_bytes_refuses():
         longshort.LSTM(3, 4).stream(weights="int4")
     done = python("import longshort; longshort.LSTM(3, 4).stream(weights='int8')", LONGSHORT_CPU="avx2")
     assert "int8 needs a processor with AVX512_VNNI, and the instruction set in use is avx2." in done.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_large_tapes(dtype):
+    """A tape that is written past the caches is the same tape: a whole batch and its halves agree bit by bit."""
+    case = Case.make(Cell(), "cpu", T=80, B=80, I=4, H=64, dtype=dtype)
+    weigh = lambda out: (out["y"] * 0.5).sum() + out["c"].sum()  # noqa: E731
+    whole, halves = case.grads(weigh), [case.rows(torch.arange(k, k + 40)).grads(weigh) for k in (0, 40)]
+    for name, axis in (("y", 1), ("c", 0), ("dx", 1), ("dh0", 0)):
+        same({name: whole[name]}, {name: torch.cat([h[name] for h in halves], axis)}, atol=0)
+    same({"gates": run(Cell(), case.params, case.call._replace(tape=True), case.state, "cpu")[2].gates},
+         {"gates": torch.cat([run(Cell(), h.params, h.call._replace(tape=True), h.state, "cpu")[2].gates
+                              for h in (case.rows(torch.arange(k, k + 40)) for k in (0, 40))], 1)}, atol=0)  # fmt: skip
