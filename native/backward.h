@@ -44,7 +44,7 @@ struct Backward {
   const Grads& gr;
   const Crew& crew;
   const Order order;
-  const bool plain;           // as in Forward
+  const bool plain;
   Sums<N, K> sums;
   const int64_t wide, T, B, H, P, I;
   const int64_t hx;           // columns of h's operand: one more of ones where bias_hh has its own gradient
@@ -63,7 +63,7 @@ struct Backward {
 
   Backward(const M& m, const Input& in, const Output& out, const Grads& gr, const Crew& crew, char* base)
       : m(m), l(m.l), in(in), out(out), gr(gr), crew(crew), order{in, crew},
-        plain(!l.peephole && !l.projection && !l.zone_h && !l.zone_c && std::isinf(l.clip) && !in.drop_g && !in.drop_h && !in.resets),
+        plain(is_plain(l, in)),
         sums(m, crew.size, crew.sums), wide(m.wide), T(in.T), B(in.B), H(l.H), P(l.P), I(l.I), hx(l.P + (l.layer_norm ? 1 : 0)) {
     const int64_t n = crew.n, target = 256;
     steps = target / (n ? n : 1);
@@ -207,16 +207,11 @@ struct Backward {
       const int n = m.tail(hb);
       Unit<K, C> u;
       for (int g = 0; g < G; g++) u.q[g] = load<C>(gates + (at * G + g) * H + v, n);
-      const C* from = order.first(t, slot) ? (in.c0 ? (const C*)in.c0 + b * H : nullptr) : cells + (from0 + b) * H;
-      u.c0 = from ? load<C>(from + v, n) : Vec<C>{};
+      u.c0 = load<C>(order.first(t, slot) ? (const C*)in.c0 + b * H + v : cells + (from0 + b) * H + v, n);
       u.c1 = load<C>(cells + at * H + v, n);
-      u.see = nullptr, u.clipped = false, u.dropped = false;
       if constexpr (!Plain) {
         if (order.reset(t, slot)) u.c0 = Vec<C>{};
-        u.see = l.peephole ? m.see + v : nullptr, u.ld = Hp;
-        u.clip = C(l.clip), u.clipped = !std::isinf(l.clip);
-        u.dropped = in.drop_g, u.scale_g = C(l.scale_g);
-        if (in.drop_g) u.kept = load_mask<C>(in.drop_g + at * H + v, n);
+        set_options(u, m, in, at, v, n);
         if (l.zone_c) {  // the cell before zoneout: rebuilt where it is not the one kept
           const Vec<C> rebuilt = u.bound(u.bare());
           u.c1 = in.zone_c ? pick<C>(load_mask<C>(in.zone_c + at * H + v, n), rebuilt, u.c1) : rebuilt;
@@ -382,12 +377,7 @@ struct Backward {
       memset(line, 0, P * sizeof(E));
       return line;
     }
-    const S* h = order.first(t, slot) ? (const S*)in.h0 : (const S*)out.y + order.row(order.before(t)) * P;
-    if (!h) {
-      memset(line, 0, P * sizeof(E));
-      return line;
-    }
-    h += b * P;
+    const S* h = order.first(t, slot) ? (const S*)in.h0 + b * P : (const S*)out.y + order.row(order.before(t), slot) * P;
     if (!in.drop_h) M::elements(line, h, P);
     else
       for (int64_t v = 0; v < P; v += L) {

@@ -19,11 +19,11 @@ struct Unit {
   using R = Rows<K>;
   Vec<C> q[R::G];            // forward: a, then the gates; the rows of the weights
   Vec<C> c0, c1;             // c_{t-1}, c_t before zoneout
-  const C* see;              // weight_ch at this vector, rows `ld` apart, or null
+  const C* see = nullptr;    // weight_ch at this vector, rows `ld` apart, or null
   int64_t ld;
-  bool clipped;
+  bool clipped = false;
   C clip;
-  bool dropped;              // is there a mask on g
+  bool dropped = false;      // is there a mask on g
   Int<C> kept;               // that mask
   C scale_g;
 

@@ -26,7 +26,7 @@ struct Forward {
   const Output& out;
   const Crew& crew;
   const Order order;
-  const bool pre_mode, copies, plain;  // plain: (2) to (9) need nothing but gates and cells
+  const bool pre_mode, copies, plain;
   int64_t steps;            // of a chunk
   const int64_t wide, T, B, H, P;
   E* h[2];                  // operand of the recurrent product: h_{t-1} after reset and dropout, [n][Pp], twice
@@ -37,14 +37,14 @@ struct Forward {
   C *pre, *hh;              // W_ih x + b of a chunk [rows][wide]; W_hh h of a step [n][wide]
   const U** x_rows;         // this thread's: [rows]
   E* x_copy;
-  C *x_worth, *h_worth;     // bytes: what a step is worth in each row of x, and in h
+  C* x_worth;               // bytes: what a step is worth in each row of x
   C* c_rows;                // layer norm: c_t before (7) [n][Hp]
   Moments* moments;         // layer norm: of a step's rows of W_ih x + b, of W_hh h + b and of c_t [n][3]
   size_t bytes;
 
   Forward(const M& m, const Input& in, const Output& out, const Crew& crew, char* base)
       : m(m), l(m.l), in(in), out(out), crew(crew), order{in, crew}, pre_mode(wants_pre()),
-        copies(sizeof(S) != sizeof(E) || l.I % KP<N>), plain(!l.peephole && !l.projection && !l.zone_h && !l.zone_c && std::isinf(l.clip) && !in.drop_g && !in.drop_h && !in.resets),
+        copies(sizeof(S) != sizeof(E) || l.I % KP<N>), plain(is_plain(l, in)),
         wide(m.wide), T(in.T), B(in.B), H(l.H), P(l.P) {
     // A chunk's input products stay in the second-level cache; more of them only where the panels do not.
     const int64_t n = crew.n, room = wide * m.Iu() * int64_t(sizeof(U)) < (1 << 17) ? 1 << 16 : 1 << 20;
@@ -69,7 +69,6 @@ struct Forward {
       C* xw = a.take<C>(KP<N> == 4 ? rows : 0);
       if (r == crew.rank) x_rows = xr, x_copy = xc, x_worth = xw;
     }
-    h_worth = a.take<C>(KP<N> == 4 ? R_MAX<3> : 0);
     bytes = a.used;
   }
   bool wants_pre() const { return l.layer_norm || (crew.size > 1 && in.T > 1) || (crew.n < 6 && in.T > 1); }
@@ -104,7 +103,7 @@ struct Forward {
   int64_t tape_bytes() const { return crew.starts[T] * (G * H * int64_t(sizeof(S)) + H * int64_t(sizeof(C))); }
 
   void start() {
-    for (int i = 0; KP<N> == 4 && crew.rank == 0 && i < R_MAX<3>; i++) h_worth[i] = C(1) / 127;
+    const Step<false> into[2] = {{*this, 0, 0}, {*this, 0, 1}};
     memset(h[0] + mine(crew.n, crew.rank) * m.Pp, 0, (mine(crew.n, crew.rank + 1) - mine(crew.n, crew.rank)) * m.Pp * sizeof(E));
     memset(h[1] + mine(crew.n, crew.rank) * m.Pp, 0, (mine(crew.n, crew.rank + 1) - mine(crew.n, crew.rank)) * m.Pp * sizeof(E));
     for (int64_t slot = mine(crew.n, crew.rank); slot < mine(crew.n, crew.rank + 1); slot++) {
@@ -117,11 +116,11 @@ struct Forward {
       }
       for (int64_t v = 0; v < m.Pp; v += L) {
         const int n = int(P - v < L ? P - v : L);
-        const Vec<C> h0 = in.h0 ? load<C>((const S*)in.h0 + b * P + v, n) : Vec<C>{};
-        for (int i = 0; i < 2; i++) Step<false>(*this, 0, i).carry(int(slot), v, n, h0, reset);
+        const Vec<C> h0 = load<C>((const S*)in.h0 + b * P + v, n);
+        for (const auto& step : into) step.carry(int(slot), v, n, h0, reset);
       }
       for (int64_t v = 0; v < m.Hp; v += L)
-        store<C>(c + slot * m.Hp + v, reset || !in.c0 ? Vec<C>{} : load<C>((const C*)in.c0 + b * H + v, int(H - v < L ? H - v : L)));
+        store<C>(c + slot * m.Hp + v, reset ? Vec<C>{} : load<C>((const C*)in.c0 + b * H + v, int(H - v < L ? H - v : L)));
     }
   }
   void point_at_x(int64_t s0, int64_t s1) {
@@ -173,6 +172,8 @@ struct Forward {
     const U* const* const x = x0 < 0 ? nullptr : x_rows + x0;
     const U* const* const h = h0 < 0 ? nullptr : h_rows[now] + h0;
     if constexpr (KP<N> == 4) {
+      constexpr C step = C(1) / 127;
+      static constexpr C h_worth[R_MAX<3>] = {step, step, step, step, step, step, step, step};
       BytePart<N> parts[2];
       int n = 0;
       if (x) parts[n++] = {x, m.Iu(), m.panel_ih(hb), m.zero_ih + hb * GV, m.worth_ih + hb * GV, x_worth + x0};
@@ -222,13 +223,7 @@ struct Forward {
       Unit<K, C> u;
       for (int g = 0; g < G; g++) u.q[g] = load<C>(a + g * p.pitch);
       u.c0 = load<C>(c + slot * Hp + p.v);
-      u.see = nullptr, u.clipped = false, u.dropped = false;
-      if constexpr (!Plain) {
-        u.see = l.peephole ? m.see + p.v : nullptr, u.ld = Hp;
-        u.clip = C(l.clip), u.clipped = !std::isinf(l.clip);
-        u.dropped = in.drop_g, u.scale_g = C(l.scale_g);
-        if (in.drop_g) u.kept = load_mask<C>(in.drop_g + (at0 + rows[slot]) * H + p.v, p.n);
-      }
+      if constexpr (!Plain) set_options(u, m, in, at0 + rows[slot], p.v, p.n);
       return u;
     }
     template <class T>
@@ -395,9 +390,8 @@ struct Forward {
   void finish() {
     for (int64_t slot = mine(crew.n, crew.rank); slot < mine(crew.n, crew.rank + 1); slot++) {
       const int64_t b = crew.rows[slot], len = crew.len[slot], last = in.reverse ? 0 : len - 1;
-      const auto copy = [](auto* to, const auto* from, int64_t n) { from ? memcpy(to, from, n * sizeof(*to)) : memset(to, 0, n * sizeof(*to)); };
-      copy((S*)out.hn + b * P, len ? (const S*)out.y + order.row(last, int(slot)) * P : in.h0 ? (const S*)in.h0 + b * P : nullptr, P);
-      copy((C*)out.cn + b * H, len ? c + slot * m.Hp : in.c0 ? (const C*)in.c0 + b * H : nullptr, H);
+      memcpy((S*)out.hn + b * P, len ? (const S*)out.y + order.row(last, int(slot)) * P : (const S*)in.h0 + b * P, P * sizeof(S));
+      memcpy((C*)out.cn + b * H, len ? c + slot * m.Hp : (const C*)in.c0 + b * H, H * sizeof(C));
       for (int64_t t = in.sizes ? T : len; t < T; t++) {
         const int64_t at = t * B + b;
         memset((S*)out.y + at * P, 0, P * sizeof(S));

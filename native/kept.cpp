@@ -21,11 +21,6 @@ struct Kept {
 };
 Kept& kept = *new Kept;  // never destroyed: a thread may still call at exit
 
-bool same(const Layer& a, const Layer& b) {
-  return a.type == b.type && a.gates == b.gates && a.I == b.I && a.H == b.H && a.P == b.P && a.peephole == b.peephole &&
-         a.layer_norm == b.layer_norm && a.projection == b.projection && a.bias == b.bias;
-}
-
 std::vector<Print> fingerprint(const Layer& l, const Params& p, int threads) {
   const int64_t size = l.type == Type::f64 ? 8 : l.type == Type::bf16 ? 2 : 4, G = l.rows();
   const std::pair<const void*, int64_t> all[] = {{p.weight_ih, G * l.I}, {p.weight_hh, G * l.P}, {p.bias_ih, G}, {p.bias_hh, G},
@@ -48,7 +43,7 @@ std::shared_ptr<const Scratch> packed_weights(const Layer& l, const Params& p, i
     // A lock that cannot be had (another call, or a fork that took it along) only costs the packing.
     const std::unique_lock<std::mutex> lock(kept.lock, std::try_to_lock);
     for (auto e = kept.entries.begin(); lock && e != kept.entries.end(); ++e)
-      if (same(e->l, l) && e->prints == prints) {
+      if (e->l == l && e->prints == prints) {
         kept.entries.splice(kept.entries.begin(), kept.entries, e);
         return e->packed;
       }

@@ -20,6 +20,7 @@ struct Layer {
   double clip;              // infinite if there is none
   int64_t rows() const { return (gates == Gates::ifgo ? 4 : 3) * H; }      // G * H
   int peepholes() const { return gates == Gates::ifgo ? 3 : 2; }
+  bool operator==(const Layer&) const = default;
 };
 
 struct Params {  // in the layer's type
@@ -37,7 +38,7 @@ struct Input {
   const uint8_t* resets;   // [T, B] or null
   const uint8_t *drop_h, *drop_g, *zone_h, *zone_c;  // [B, P], [T, B, H], [T, B, P], [T, B, H], or null
   bool reverse;
-  const void *h0, *c0;     // [B, P], [B, H], or null (zero)
+  const void *h0, *c0;     // [B, P], [B, H]
 };
 
 struct Output {

@@ -181,6 +181,21 @@ struct Packed {
   }
 };
 
+// Do lines (2) to (9) need nothing but gates and cells?
+inline bool is_plain(const Layer& l, const Input& in) {
+  return !l.peephole && !l.projection && !l.zone_h && !l.zone_c && std::isinf(l.clip) && !in.drop_g && !in.drop_h && !in.resets;
+}
+// What the options of a cell that is not plain need to know of the unit in row `at` of [T, B, ..], hidden unit v and on.
+template <class N, Gates K>
+LS_INLINE void set_options(Unit<K, typename N::C>& u, const Packed<N, K>& m, const Input& in, int64_t at, int64_t v, int n) {
+  using C = typename N::C;
+  const Layer& l = m.l;
+  u.see = l.peephole ? m.see + v : nullptr, u.ld = m.Hp;
+  u.clip = C(l.clip), u.clipped = !std::isinf(l.clip);
+  u.dropped = in.drop_g, u.scale_g = C(l.scale_g);
+  if (in.drop_g) u.kept = load_mask<C>(in.drop_g + at * l.H + v, n);
+}
+
 // The order of the steps, and how many sequences of a crew are alive at each.
 struct Order {
   const Input& in;

@@ -35,6 +35,7 @@ struct Lanes<float> {
   typedef float Vec __attribute__((vector_size(LS_BYTES)));
   typedef float Mem __attribute__((vector_size(LS_BYTES), aligned(4), may_alias));
   typedef int32_t Int __attribute__((vector_size(LS_BYTES)));
+  typedef uint32_t Bits __attribute__((vector_size(LS_BYTES)));
   typedef uint16_t Half __attribute__((vector_size(LS_BYTES / 2)));
   typedef uint16_t HalfMem __attribute__((vector_size(LS_BYTES / 2), aligned(2), may_alias));
   typedef int8_t Byte __attribute__((vector_size(LS_BYTES / 4), aligned(1), may_alias));
@@ -44,12 +45,15 @@ struct Lanes<double> {
   typedef double Vec __attribute__((vector_size(LS_BYTES)));
   typedef double Mem __attribute__((vector_size(LS_BYTES), aligned(8), may_alias));
   typedef int64_t Int __attribute__((vector_size(LS_BYTES)));
+  typedef uint64_t Bits __attribute__((vector_size(LS_BYTES)));
   typedef int8_t Byte __attribute__((vector_size(LS_BYTES / 8), aligned(1), may_alias));
 };
 template <class C>
 using Vec = typename Lanes<C>::Vec;
 template <class C>
 using Int = typename Lanes<C>::Int;
+template <class C>
+using Bits = typename Lanes<C>::Bits;  // of any number, a NaN too: arithmetic on them wraps around
 template <class C>
 inline constexpr int V = LS_BYTES / sizeof(C);
 
@@ -121,9 +125,9 @@ LS_INLINE void store(bf16* p, Vec<C> v) {  // to nearest even; a NaN stays one
     return;
   }
 #endif
-  const Int<C> u = (Int<C>)v;
-  const Int<C> even = (u + 0x7fff + ((u >> 16) & 1)) >> 16, nan = (u >> 16) | 0x40;
-  const Int<C> r = (v == v) ? even : nan;
+  const Bits<C> u = (Bits<C>)v;
+  const Bits<C> even = (u + 0x7fff + ((u >> 16) & 1)) >> 16, nan = (u >> 16) | 0x40;
+  const Bits<C> r = (v == v) ? even : nan;
   *(Lanes<float>::HalfMem*)p = __builtin_convertvector(r, Lanes<float>::Half);
 }
 // Whole aligned lines of the cache, written past it: they are not read first, and push nothing out. `settle` ends such writing.
@@ -223,7 +227,7 @@ LS_INLINE Exp<float> exp_parts(Vec<float> x) {  // |x| <= 89
   q = q * r + 0x1.55551ap-5f;
   q = q * r + 0x1.5554dcp-3f;
   q = q * r + 0.5f;
-  return {q * (r * r) + r, (Vec<float>)(((Int<float>)shift << 23) + 0x3f800000)};
+  return {q * (r * r) + r, (Vec<float>)(((Bits<float>)shift << 23) + 0x3f800000)};
 }
 LS_INLINE Exp<double> exp_parts(Vec<double> x) {  // |x| <= 710
   const Vec<double> shift = x * 0x1.71547652b82fep+0 + 0x1.8p52, n = shift - 0x1.8p52;
@@ -232,7 +236,7 @@ LS_INLINE Exp<double> exp_parts(Vec<double> x) {  // |x| <= 710
   constexpr double fact[] = {6227020800., 479001600., 39916800., 3628800., 362880., 40320., 5040., 720., 120., 24., 6., 2.};
   Vec<double> q = set<double>(1 / fact[0]);
   for (int k = 1; k < 12; k++) q = q * r + 1 / fact[k];
-  return {q * (r * r) + r, (Vec<double>)(((Int<double>)shift << 52) + 0x3ff0000000000000)};
+  return {q * (r * r) + r, (Vec<double>)(((Bits<double>)shift << 52) + 0x3ff0000000000000)};
 }
 template <class C>
 LS_INLINE Vec<C> divide(Vec<C> a, Vec<C> b) {  // b finite, and not below 1 in magnitude
