@@ -71,6 +71,22 @@ def coverage(y: NDArray, low: NDArray, high: NDArray) -> float:
     return _mean(np.where(np.isfinite(y), inside, np.nan))
 
 
+def msis(y: NDArray, low: NDArray, high: NDArray, scale: NDArray, level: float) -> float:
+    """Mean scaled interval score: the width of the interval, and 2 / alpha times what the truth lies outside, alpha = 1 - level.
+
+    Args:
+        y: truth, [B, H].
+        low: lower end, [B, H].
+        high: upper end, [B, H].
+        scale: `naive_error` of each row's history, [B]. Rows where it is 0 or NaN have no score and are left out.
+        level: the interval's level in percent.
+
+    Source: Gneiting & Raftery 2007, section 6.2; Makridakis et al. 2020, The M4 competition, section 2.
+    """
+    beyond = np.maximum(low - y, 0) + np.maximum(y - high, 0)
+    return mase(np.zeros_like(y), high - low + 200 / (100 - level) * beyond, scale)
+
+
 def _row_mean(v: NDArray) -> NDArray:
     seen = np.isfinite(v)
     with np.errstate(invalid="ignore"):
