@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,6 +184,38 @@ def infer(t: Stamps, series: NDArray) -> Freq:
     if usual == DAY and np.is_busday(day).all() and (gaps == 3 * DAY).sum() >= 2:
         return Freq(1, "bday")
     return Freq(usual, "us")
+
+
+def wall_clock(t: Stamps, zone: str | None) -> Stamps:
+    """What the clocks of a time zone show at time stamps in UTC, datetime64[us]. Without a zone: t itself."""
+    if zone in (None, "UTC") or not t.size:
+        return t
+    low, high = (int(v.astype("M8[h]").astype(np.int64)) for v in (t.min(), t.max()))
+    hours, shift = _offsets(str(zone), low // _YEAR * _YEAR, (high // _YEAR + 1) * _YEAR)
+    return t + shift[np.searchsorted(hours, t, "right") - 1]
+
+
+_YEAR = 366 * 24  # in hours
+
+
+@lru_cache(64)
+def _offsets(zone: str, low: int, high: int) -> tuple[Stamps, NDArray]:
+    """When the offset of a zone changes between two hours since 1970, and to what; the first entry is the beginning."""
+    where = ZoneInfo(zone)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+
+    def offset(hour: int) -> timedelta:
+        return (epoch + timedelta(hours=hour)).astimezone(where).utcoffset() or timedelta()
+
+    changes = [(low, offset(low))]
+    for day in range(low + 24, high + 24, 24):
+        if offset(day) != changes[-1][1]:
+            a, b = day - 24, day  # the change lies in (a, b]
+            while b - a > 1:
+                a, b = ((a + b) // 2, b) if offset((a + b) // 2) == changes[-1][1] else (a, (a + b) // 2)
+            changes.append((b, offset(b)))
+    hours = np.array([h for h, _ in changes]).astype("M8[h]").astype("M8[us]")
+    return hours, np.array([o // timedelta(microseconds=1) for _, o in changes]).astype("m8[us]")
 
 
 def _times(n: int) -> str:
