@@ -21,7 +21,7 @@ from longshort.apps.forecast.freq import DAY, Freq, Stamps, infer, parse
 ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?)?")
 
 
-PIECE = 2**18  # rows of a file that are looked at together
+PIECE = 2**16  # rows of a file that are looked at together
 
 
 class Columns(NamedTuple):
@@ -93,7 +93,8 @@ class Panel:
 
     def observed(self) -> NDArray:
         """Values that are there, for each series, int64, [S]."""
-        return np.diff(np.concatenate([[0], np.cumsum(np.isfinite(self.y))])[self.offset])
+        gone = np.searchsorted(self.offset, np.flatnonzero(~np.isfinite(self.y)), "right") - 1
+        return self.lengths - np.bincount(gone, minlength=len(self))
 
     def stamps(self, series: NDArray, position: NDArray) -> Stamps:
         """Time stamps of positions on the grids of some series; positions beyond the end are the future. [B]."""
@@ -147,9 +148,10 @@ def read(
         TypeError: the source is no eager frame.
         ValueError: anything about the data is wrong; the message names the series and the row (counted from 0).
     """
-    table = _Table(columns, names)
+    total, parts = _parts(source, columns, names)
+    table = _Table(columns, names, total)
     step = parse(freq) if isinstance(freq, str | int) else freq
-    for part in _parts(source, columns, names):
+    for part in parts:
         table.add(part, step, elsewhere=static is not None)
     if not table.size:
         raise ValueError("data must have at least one row, got an empty frame.")
@@ -164,16 +166,17 @@ def read(
     t = wall if step.wall else utc
     first = np.flatnonzero(np.concatenate([[True], series[1:] != series[:-1]]))
     start, count = t[first], np.diff(np.concatenate([first, [len(t)]]))
-    position = np.empty(len(t), np.int64)
+    position, fits, on_grid = np.empty(len(t), np.int64), np.empty(len(t), bool), np.empty(len(t), bool)
     for k in range(0, len(t), PIECE):
         here = slice(k, k + PIECE)
-        if len(bad := np.flatnonzero(step.misfit(t[here]))):
-            table.blame(row(k + bad[0]), f"does not fit freq {step.name!r}. Correct it, or give another freq=", len(bad))
-        position[here], on_grid = step.positions(t[here], start[series[here]])
-        if len(bad := np.flatnonzero(~on_grid)):
-            table.blame(
-                row(k + bad[0]), f"is not on the grid of step {step.name!r} that starts at {start[series[k + bad[0]]]}. "
-                "Correct it, or give another freq=", len(bad))  # fmt: skip
+        fits[here] = ~step.misfit(t[here])
+        position[here], on_grid[here] = step.positions(t[here], start[series[here]])
+    if len(bad := np.flatnonzero(~fits)):
+        table.blame(row(bad[0]), f"does not fit freq {step.name!r}. Correct it, or give another freq=", len(bad))
+    if len(bad := np.flatnonzero(~on_grid)):
+        table.blame(
+            row(bad[0]), f"is not on the grid of step {step.name!r} that starts at {start[series[bad[0]]]}. "
+            "Correct it, or give another freq=", len(bad))  # fmt: skip
     lengths = position[first + count - 1] + 1
     if len(bad := np.flatnonzero(lengths > 1000 * count + 10_000)):
         s = bad[0]
@@ -202,13 +205,13 @@ def read(
 class _Table:
     """Columns of a long frame as arrays, gathered piece by piece."""
 
-    def __init__(self, columns: Columns, names: Names) -> None:
-        self.columns, self.names = columns, names
+    def __init__(self, columns: Columns, names: Names, total: int) -> None:
+        self.columns, self.names, self.total = columns, names, total
         self.size = 0
         self.ds_type: nw.dtypes.DType | None = None
         self.known: dict[Any, int] = {}  # id -> number in order of appearance
         self.ids: list[nw.Series[Any]] = []  # the ids that each piece adds
-        self.pieces: list[tuple[NDArray, ...]] = []  # series, utc, wall, y, past, future
+        self.fields: list[NDArray] = []  # series, UTC, y, past, future; and the wall clock where it is not UTC
         self.static: dict[str, dict[int, Any]] = {}  # column -> series -> value
 
     def add(self, frame: nw.DataFrame[Any], step: Freq | None, elsewhere: bool) -> None:
@@ -223,8 +226,6 @@ class _Table:
         rows.none_missing(frame[c.id], c.id)
         y = _numbers(frame[c.y], c.y, rows)
         utc, wall, kind = _stamps(frame[c.ds], rows, step)
-        if self.ds_type is not None and utc.dtype.kind != self.pieces[0][1].dtype.kind:
-            rows.blame(0, f"is of another kind than those before, {self.ds_type}. Convert {c.ds} to one kind")
         self.ds_type = self.ds_type or kind
         begins = _changes(frame[c.id])
         heads = np.flatnonzero(begins)
@@ -236,7 +237,14 @@ class _Table:
         past, future = (_covariates(frame, names, rows) for names in (n.past, n.future))
         for name, seen in self.static.items():
             _constant(frame[name], name, series, begins, seen, rows)
-        self.pieces.append((series, utc, wall, y, past, future))
+        made = [series, utc, y, past, future, *([wall] if wall is not utc else [])]
+        if len(frame) == self.total:
+            self.fields = made
+        else:
+            if not self.size:
+                self.fields = [np.empty((self.total, *v.shape[1:]), v.dtype) for v in made]
+            for whole, piece in zip(self.fields, made, strict=True):
+                whole[self.size : self.size + len(frame)] = piece
         self.size += len(frame)
 
     def sorted(self) -> tuple[nw.Series[Any], NDArray, Stamps, Stamps, list[NDArray], Callable[[Any], int]]:
@@ -250,31 +258,21 @@ class _Table:
                 f"{self.columns.id} must be of one kind to be sorted, got {' and '.join(kinds)}. Make all of them text."
             ) from None
         ids = self.ids[0] if len(self.ids) == 1 else nw.concat([v.to_frame() for v in self.ids])[self.columns.id]
-        same_clock = all(p[1] is p[2] for p in self.pieces)
-        fields: list[NDArray] = []
-        for k in range(6):
-            if k == 2 and same_clock:
-                fields.append(fields[1])
-            else:
-                parts = [p[k] for p in self.pieces]
-                fields.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
-            if len(self.pieces) > 1:
-                self.pieces = [(*p[:k], p[0][:0], *p[k + 1 :]) if k != 1 else p for p in self.pieces]
-        series, utc = fields[0], fields[1]
+        series, utc, *values = self.fields
+        wall = values.pop() if len(values) > 3 else utc
+        self.fields = []
         if rank != list(range(len(rank))):
             place = np.empty(len(rank), np.int32)
             place[rank] = np.arange(len(rank), dtype=np.int32)
             series, ids = place[series], ids[rank]
             self.static = {name: {int(place[s]): v for s, v in seen.items()} for name, seen in self.static.items()}
             labels = [labels[k] for k in rank]
-        self.pieces = []
-        self.label = lambda r: (labels[series[r]], _readable(fields[2][r]))
+        self.label = lambda r: (labels[series[r]], _readable(wall[r]))
         rises = (series[1:] > series[:-1]) | ((series[1:] == series[:-1]) & (utc[1:] > utc[:-1]))
         if rises.all():
-            return ids, series, utc, fields[2], fields[3:], int
+            return ids, series, utc, wall, values, int
         order = np.lexsort((utc, series))
-        values = [v[order] for v in fields[3:]]
-        return ids, series[order], utc[order], fields[2][order], values, lambda k: int(order[k])
+        return ids, series[order], utc[order], wall[order], [v[order] for v in values], lambda k: int(order[k])
 
     def blame(self, row: int, what: str, count: int = 1) -> NoReturn:
         """Raise the error that names a row of the whole."""
@@ -486,20 +484,24 @@ def _future(held: NDArray, source: Any, panel: Panel, names: Names, known: dict[
     return made, ahead
 
 
-def _parts(source: Any, columns: Columns, names: Names) -> Iterator[nw.DataFrame[Any]]:
-    """A frame, or the pieces of a Parquet file."""
+def _parts(source: Any, columns: Columns, names: Names) -> tuple[int, Iterator[nw.DataFrame[Any]]]:
+    """How many rows there are, and a frame, or the pieces of a Parquet file."""
     path = Path(source) if isinstance(source, str | Path) else None
     if path is None or path.suffix != ".parquet" or not path.is_file():
-        yield _open(source, columns, names)
-        return
-    with _parquet(path) as file:
-        schema, pandas = file.schema_arrow, file.schema_arrow.pandas_metadata or {}
-        index = {v for v in pandas.get("index_columns", ()) if isinstance(v, str) and v.startswith("__index_level_")}
-        kept = [v for v in schema.names if v not in index]
-        if not file.metadata.num_rows:
-            yield nw.from_native(file.read(kept).to_pandas(ignore_metadata=True), eager_only=True)
-        for batch in file.iter_batches(PIECE, columns=kept):
-            yield nw.from_native(batch.to_pandas(ignore_metadata=True), eager_only=True)
+        frame = _open(source, columns, names)
+        return len(frame), iter([frame])
+    file = _parquet(path)
+    schema, pandas = file.schema_arrow, file.schema_arrow.pandas_metadata or {}
+    index = {v for v in pandas.get("index_columns", ()) if isinstance(v, str) and v.startswith("__index_level_")}
+    kept = [v for v in schema.names if v not in index]
+
+    def pieces() -> Iterator[nw.DataFrame[Any]]:
+        with file:
+            empty = [] if file.metadata.num_rows else [file.read(kept)]
+            for piece in empty or file.iter_batches(PIECE, columns=kept):
+                yield nw.from_native(piece.to_pandas(ignore_metadata=True), eager_only=True)
+
+    return file.metadata.num_rows, pieces()
 
 
 def _parquet(path: Path) -> Any:

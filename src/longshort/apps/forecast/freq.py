@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -166,24 +168,43 @@ def infer(t: Stamps, series: NDArray) -> Freq:
     Raises:
         ValueError: no series has two stamps.
     """
-    inner = series[1:] == series[:-1]
-    gaps = np.diff(t)[inner].astype(np.int64)
-    if not len(gaps):
+    counts: dict[int, int] = {}
+    for piece, inner in _pieces(t, series):
+        values, n = np.unique(np.diff(piece)[inner].astype(np.int64), return_counts=True)
+        for gap, k in zip(values.tolist(), n.tolist(), strict=True):
+            counts[gap] = counts.get(gap, 0) + k
+    if not counts:
         raise ValueError("freq cannot be inferred: no series has two time stamps. Give freq=, for example freq='D'.")
+    gaps = sorted(counts)
     if t.dtype.kind != "M":
-        return Freq(int(np.gcd.reduce(gaps)), "int")
-    values, counts = np.unique(gaps, return_counts=True)
-    usual = int(values[counts.argmax()])
-    day, month = t.astype("M8[D]"), t.astype("M8[M]")
-    if values[0] >= 28 * DAY:
-        dom = (day - month.astype("M8[D]")).astype(np.int64)
-        last = (((month + 1).astype("M8[D]") - 1) == day).all()
-        if last or (dom[1:] == dom[:-1])[inner].all():
-            n = int(np.gcd.reduce(np.diff(month.astype(np.int64))[inner]))
-            return Freq(n, "month", "end" if last else "start" if not dom.any() else "day")
-    if usual == DAY and np.is_busday(day).all() and (gaps == 3 * DAY).sum() >= 2:
+        return Freq(math.gcd(*gaps), "int")
+    usual = max(gaps, key=counts.__getitem__)
+    if gaps[0] >= 28 * DAY and (month := _months(t, series)):
+        return month
+    if usual == DAY and counts.get(3 * DAY, 0) >= 2 and all(np.is_busday(p.astype("M8[D]")).all() for p, _ in _pieces(t, series)):
         return Freq(1, "bday")
     return Freq(usual, "us")
+
+
+def _months(t: Stamps, series: NDArray) -> Freq | None:
+    """The step in months, if all stamps of a series stand on one day of the month, or all on its last."""
+    last = first = same = True
+    n = 0
+    for piece, inner in _pieces(t, series):
+        day, month = piece.astype("M8[D]"), piece.astype("M8[M]")
+        dom = (day - month.astype("M8[D]")).astype(np.int64)
+        last &= bool((((month + 1).astype("M8[D]") - 1) == day).all())
+        first &= not dom.any()
+        same &= bool((dom[1:] == dom[:-1])[inner].all())
+        n = math.gcd(n, int(np.gcd.reduce(np.diff(month.astype(np.int64))[inner])))
+    return Freq(n, "month", "end" if last else "start" if first else "day") if last or same else None
+
+
+def _pieces(t: Stamps, series: NDArray) -> Iterator[tuple[Stamps, NDArray]]:
+    """Runs of stamps that overlap by one, and which neighbours in them are of one series: little memory, however many."""
+    for k in range(0, len(t) - 1, 2**18):
+        here = slice(k, k + 2**18 + 1)
+        yield t[here], series[here][1:] == series[here][:-1]
 
 
 def wall_clock(t: Stamps, zone: str | None) -> Stamps:
