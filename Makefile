@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types house unit slow native native-arm bench-engine clean
+.PHONY: help demo test lint types house unit slow native native-arm bench-engine bench-m4 bench-forecast clean
 
 help:           ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "longshort needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -52,6 +52,14 @@ native-arm: $(READY) ## the C++ for Arm, run by qemu: needs g++-aarch64-linux-gn
 
 bench-engine: $(READY) ## time the engine beside its rivals: JSON under benchmarks/results/, tables in README.md
 	$(BIN)/python -m benchmarks.run engine && $(BIN)/python -m benchmarks.table
+
+FREQ   ?= all
+SEEDS  ?= 5
+bench-m4: $(READY) ## forecast M4 from scratch and score it as M4 did; FREQ=yearly|weekly|hourly for a part of it
+	$(BIN)/python -m benchmarks.m4 --freq $(FREQ) --seeds $(SEEDS) && $(BIN)/python -m benchmarks.table
+
+bench-forecast: $(READY) ## one default configuration on Tourism, ETTh1 and Victorian electricity demand
+	$(BIN)/python -m benchmarks.forecast --seeds $(SEEDS) && $(BIN)/python -m benchmarks.table
 
 clean:          ## remove what was built here
 	rm -rf $(VENV) build dist out

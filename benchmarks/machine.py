@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import subprocess
@@ -60,16 +61,29 @@ class Others:
         return max(0.0, busy - own) / (wall * (os.cpu_count() or 1)) if wall else 0.0
 
 
-def versions() -> dict[str, str]:
+def versions(*more: str) -> dict[str, str]:
     """Python and the packages that were measured."""
-    names = ("torch", "onnxruntime", "longshort")
+    names = ("torch", "onnxruntime", "longshort", *more)
     return {"python": platform.python_version()} | {n: version(n) for n in names}
 
 
-def commit() -> tuple[str, bool]:
-    """Short hash, and whether tracked files differ from it."""
+def commit(*paths: str) -> tuple[str, bool]:
+    """Short hash, and whether tracked files, all or under these paths, differ from it."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    return git("rev-parse", "--short", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "--", *paths))
+
+
+def papers(kind: str, *packages: str, paths: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What every result carries: kind, date, commit, machine, versions."""
+    hash_, dirty = commit(*paths)
+    return {
+        "kind": kind,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": hash_,
+        "dirty": dirty,
+        "machine": machine(),
+        "versions": versions(*packages),
+    }

@@ -26,3 +26,9 @@ def geomean(values: Iterable[float]) -> float:
     if not logs:
         raise ValueError("the geometric mean needs at least one value, got none.")
     return math.exp(math.fsum(logs) / len(logs))
+
+
+def mean_sd(values: Iterable[float]) -> dict[str, float]:
+    """Mean and standard deviation, of the sample; that of one value is 0."""
+    values = list(values)
+    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else 0.0}

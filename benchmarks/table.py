@@ -1,4 +1,4 @@
-"""The README's table, generated from the newest full run under benchmarks/results. `python -m benchmarks.table [--check]`."""
+"""The README's tables, generated from the newest full runs under benchmarks/results. `python -m benchmarks.table [--check]`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.table import Table
 
 from benchmarks.cases import BLOCKS, TITLES
 from benchmarks.machine import ROOT
+from benchmarks.published import AIM, COVERAGE_ERROR, LEVEL, M4_OTHERS, M4S, MUST, OWA, TOURISM
 
-BEGIN, END = "<!-- bench-engine:begin -->", "<!-- bench-engine:end -->"
 app = App(name="benchmarks.table", help=__doc__)
 
 
@@ -76,15 +76,17 @@ def console_tables(result: dict[str, Any]) -> list[Table]:
     """For the terminal: the cases of each block, then the geometric means."""
     blocks = [b for b in BLOCKS if any(r["block"] == b for r in result["cases"])]
     all_ = [(f"{BLOCKS[b].title}: ms (GFLOP/s), ratios with quartiles", case_head(b), case_rows(result, b)) for b in blocks]
-    tables = []
-    for caption, head, rows in [*all_, ("what must hold", TARGET_HEAD, target_rows(result))]:
-        table = Table(title=caption, title_justify="left", title_style="bold")
-        for n, column in enumerate(head):
-            table.add_column(column, justify="left" if n == 0 else "right")
-        for row in rows:
-            table.add_row(*row)
-        tables.append(table)
-    return tables
+    return [console_table(*t) for t in [*all_, ("what must hold", TARGET_HEAD, target_rows(result))]]
+
+
+def console_table(caption: str, head: list[str], rows: list[list[str]]) -> Table:
+    """For the terminal."""
+    table = Table(title=caption, title_justify="left", title_style="bold")
+    for n, column in enumerate(head):
+        table.add_column(column, justify="left" if n == 0 else "right")
+    for row in rows:
+        table.add_row(*(cell.replace("**", "") for cell in row))
+    return table
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -112,33 +114,154 @@ def _grid(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
 
 
-def newest(folder: Path) -> dict[str, Any]:
-    """The full run with the latest date."""
-    runs = [json.loads(f.read_text()) for f in sorted(folder.glob("engine-*.json"))]
-    full = [r for r in runs if not r["partial"]]
-    if not full:
+def m4_owa(results: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: OWA of ours, of what else ran, and of what others published; their mean where all three are there."""
+    ran: dict[str, dict[str, float]] = {}
+    for r in results:
+        columns = {
+            f"**ours, {len(r['seeds'])} models**": r["ensemble"],
+            "**ours, one model**": {"OWA": r["one model"]["OWA"]["mean"]},
+        }
+        for name, scores in (columns | {f"{k}, measured": v for k, v in r["baselines"].items()}).items():
+            ran.setdefault(name, {})[r["freq"]] = scores["OWA"]
+    ours = {k: OWA(*(v.get(f) for f in M4S), mean=sum(v.values()) / 3 if len(v) == 3 else None) for k, v in ran.items()}
+    rows = (ours | M4_OTHERS | {"must": MUST, "aim": AIM}).items()
+    return ["OWA", *M4S, "mean"], [[k, *("" if v is None else f"{v:.3f}" for v in row)] for k, row in rows]
+
+
+M4_HEAD = ["", "sMAPE", "MASE", "OWA", "MSIS", "coverage", "fit, s"]
+
+
+def m4_scores(results: list[dict[str, Any]]) -> list[list[str]]:
+    """Rows of M4_HEAD: the scores of each frequency. One model is the mean over the seeds, with its standard deviation."""
+    rows = []
+
+    def add(name: str, scores: dict[str, Any], seconds: str) -> None:
+        rows.append([name, *(_mean_sd(scores[k]) if k in scores else "" for k in M4_HEAD[1:-1]), seconds])
+
+    for r in results:
+        each = [s["seconds"]["fit"] for s in r["seeds"]]
+        add(f"{r['freq']}: **{len(each)} models**", r["ensemble"], f"{sum(each):.0f}")
+        add(f"{r['freq']}: **one model**", r["one model"], _mean_sd(r["one model"]["fit seconds"], 0))
+        for name, scores in r["baselines"].items():
+            add(f"{r['freq']}: {name}", scores, f"{scores['seconds']:.0f}")
+        add(f"{r['freq']}: Naive2", r["Naive2"] | {"OWA": 1.0}, "")
+        add(f"{r['freq']}: M4 winner", {"MSIS": M4S[r["freq"]].msis}, "")
+    return rows
+
+
+def m4_losses(result: dict[str, Any]) -> str:
+    """Who is better than ours by more than noise, or what noise leaves open."""
+    freq, owa = result["freq"], result["ensemble"]["OWA"]
+    others = {name: v for name, row in M4_OTHERS.items() if (v := getattr(row, freq)) is not None and v < owa}
+    said = [
+        f"{n} {v:.3f}" + (" (noise)" if owa - v < M4S[freq].noise else "") for n, v in sorted(others.items(), key=lambda x: x[1])
+    ]
+    return f"{freq} {owa:.3f}: {', '.join(said) or 'none of these'}"
+
+
+def m4_tables(results: list[dict[str, Any]]) -> list[Table]:
+    """For the terminal: the OWA of everyone, then all scores of what ran."""
+    split = "; ".join(f"{r['freq']}: {r['series']} series, {r['split']}, peak {r['peak MiB']} MiB" for r in results)
+    return [console_table("OWA beside what others published (on the test part)", *m4_owa(results)),
+            console_table(f"{split}; intervals of {LEVEL} %", M4_HEAD, m4_scores(results))]  # fmt: skip
+
+
+def m4_markdown(folder: Path) -> str:
+    """For the README: the newest full run of each frequency."""
+    results = [r for f in M4S if (r := latest(folder, f"m4-{f}"))]
+    if not results:
+        return "Not measured yet: `make bench-m4`."
+    off = max(r["ensemble"]["coverage error"] for r in results)
+    honest = f"Largest coverage error {off:.3f} (at most {COVERAGE_ERROR})."
+    return "\n".join([
+        *(f"{r['freq'].capitalize()}: {where(r)}, peak {r['peak MiB']} MiB.  " for r in results), "",
+        *_grid(*m4_owa(results)), "",
+        f"Better than our ensemble: {'; '.join(map(m4_losses, results))}. {honest}",
+        "", f"<details><summary>All scores; intervals of {LEVEL} %; mean ± standard deviation over seeds</summary>", "",
+        *_grid(M4_HEAD, m4_scores(results)), "", "</details>",
+    ])  # fmt: skip
+
+
+FORECAST_HEAD = ["", "MASE", "wQL", "coverage of 80 %", "s"]
+
+
+def forecast_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Rows of FORECAST_HEAD: each data set's scores of ours and of the baselines, then what the Monash archive lists."""
+    rows = []
+    for case in result["cases"]:
+        for name, scores in case["scores"].items():
+            label = f"{case['name']}: **{name}**" if name.startswith("LSTM") else f"{case['name']}: {name}"
+            rows.append([label, *(_mean_sd(scores[k]) for k in ("MASE", "wQL", "coverage")), _mean_sd(scores["seconds"], 0)])
+        kind = case["name"].removeprefix("tourism ")
+        if kind in (kinds := ("yearly", "quarterly", "monthly")):
+            rows += [[f"{case['name']}: {k} (Monash)", f"{v[kinds.index(kind)]:.3f}", "", "", ""] for k, v in TOURISM.items()]
+    return rows
+
+
+def forecast_markdown(folder: Path) -> str:
+    """For the README: the newest full run."""
+    result = latest(folder, "forecast")
+    if not result:
+        return "Not measured yet: `make bench-forecast`."
+    notes = [f"{c['name']}: {c['note']}" for c in result["cases"]]
+    return "\n".join([f"{where(result)}; mean ± standard deviation over {result['seeds']} seeds. {'; '.join(notes)}.", "",
+                      *_grid(FORECAST_HEAD, forecast_rows(result))])  # fmt: skip
+
+
+def where(result: dict[str, Any]) -> str:
+    """Machine, versions, commit and date."""
+    m, has, made = result["machine"], result["versions"], f"commit {result['commit']}, {result['date'][:10]}"
+    return f"{m['cpu']}, {m['cores']} cores, Python {has['python']}, torch {has['torch']}, {made}"
+
+
+def _mean_sd(value: float | dict[str, float], digits: int = 3) -> str:
+    """A number, or the mean of several with its standard deviation."""
+    if isinstance(value, dict):
+        return f"{value['mean']:.{digits}f}" + (f" ± {value['sd']:.{digits}f}" if value["sd"] else "")
+    return f"{value:.{digits}f}"
+
+
+def latest(folder: Path, name: str) -> dict[str, Any] | None:
+    """The full run of a name with the latest date, if there is one."""
+    runs = [json.loads(f.read_text()) for f in sorted(folder.glob(f"{name}-*.json"))]
+    return max((r for r in runs if not r["partial"]), key=lambda r: r["date"], default=None)
+
+
+def engine_markdown(folder: Path) -> str:
+    """For the README: the newest full run.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not (result := latest(folder, "engine")):
         raise FileNotFoundError(f"{folder.name} must hold a full run (engine-*.json), found none. Run `make bench-engine` first.")
-    return max(full, key=lambda r: r["date"])
+    return markdown(result)
 
 
-def insert(text: str, table: str) -> str:
-    """The text with the table between the markers, replacing what stood there."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"README.md must hold {BEGIN} and then {END}, each once.")
-    return text[: text.index(BEGIN) + len(BEGIN)] + f"\n{table}\n" + text[text.index(END) :]
+SECTIONS = {"engine": engine_markdown, "m4": m4_markdown, "forecast": forecast_markdown}
+
+
+def insert(text: str, table: str, section: str = "engine") -> str:
+    """The text with the table between the markers of a section, replacing what stood there."""
+    begin, end = f"<!-- bench-{section}:begin -->", f"<!-- bench-{section}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"README.md must hold {begin} and then {end}, each once.")
+    return text[: text.index(begin) + len(begin)] + f"\n{table}\n" + text[text.index(end) :]
 
 
 @app.default
 def main(*, check: bool = False, results: Path = ROOT / "benchmarks/results", readme: Path = ROOT / "README.md") -> None:
-    """Write the table into the README.
+    """Write the tables into the README.
 
     Args:
         check: write nothing; fail if the README is not what would be written.
         results: folder of the runs.
         readme: the file with the markers.
     """
-    old = readme.read_text()
-    new = insert(old, markdown(newest(results)))
+    new = old = readme.read_text()
+    for section, table in SECTIONS.items():
+        new = insert(new, table(results), section)
     if check and new != old:
         raise SystemExit(f"{readme.name} is older than benchmarks/results. Run `python -m benchmarks.table`.")
     if not check:

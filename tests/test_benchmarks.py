@@ -177,19 +177,21 @@ def result():
 
 def test_the_table_is_generated_once_and_stays(result, tmp_path):
     results, readme = tmp_path / "results", tmp_path / "README.md"
+    begin, end, *_ = marks = [f"<!-- bench-{name}:{side} -->" for name in table.SECTIONS for side in ("begin", "end")]
+    others = "\n".join(marks[2:])
     results.mkdir()
     (results / "engine-2020-01-01-a.json").write_text(json.dumps({**result, "date": "2020-01-01", "commit": "older"}))
     (results / "engine-2020-01-02-b.json").write_text(json.dumps({**result, "commit": "newer"}))
     (results / "engine-2999-01-01-c.json").write_text(
         json.dumps({**result, "date": "2999-01-01", "partial": True, "commit": "part"})
     )
-    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n{others}\n")
     with pytest.raises(SystemExit, match=r"README\.md is older than benchmarks/results"):
         table.main(check=True, results=results, readme=readme)
     table.main(results=results, readme=readme)
     once = readme.read_text()
-    assert once.startswith(f"before\n{table.BEGIN}\n")
-    assert once.endswith(f"\n{table.END}\nafter\n")
+    assert once.startswith(f"before\n{begin}\n")
+    assert f"\n{end}\nafter\n" in once
     assert "newer" in once and "older" not in once and "part)" not in once and "old\n" not in once  # noqa: PT018
     assert "| 3 7 5 6 peephole | " in once
     table.main(results=results, readme=readme)
@@ -201,9 +203,9 @@ def test_the_table_is_generated_once_and_stays(result, tmp_path):
 
 def test_the_table_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match=r"README\.md must hold <!-- bench-engine:begin --> and then .* each once"):
-        table.insert(f"{table.END} {table.BEGIN}", "")
+        table.insert("<!-- bench-engine:end --> <!-- bench-engine:begin -->", "")
     with pytest.raises(FileNotFoundError, match=r"must hold a full run \(engine-\*\.json\), found none"):
-        table.newest(tmp_path)
+        table.engine_markdown(tmp_path)
 
 
 def test_digits():
