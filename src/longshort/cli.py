@@ -24,7 +24,7 @@ APPS = {"forecast": "Forecast time series: several quantiles of the next steps o
 EXAMPLES = """Examples:
 ```
 longshort train forecast --data sales.csv --horizon 28 --out sales.safetensors
-longshort eval sales.safetensors --data sales.csv
+longshort eval sales.safetensors --data sales.csv --report sales.html
 longshort predict sales.safetensors --data sales.csv --out next.csv
 ```
 """
@@ -58,7 +58,11 @@ def predict(model: Path, /, *, data: Path, out: Path | None = None, quiet: Quiet
 
 
 @app.command(name="eval")
-def evaluate(model: Path, /, *, data: Path, out: Path | None = None, quiet: Quiet = False) -> None:
+def evaluate(
+    model: Path, /, *, data: Path, out: Path | None = None, report: Path | None = None,
+    baselines: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
+    windows: int = 1, step: int = 1, quiet: Quiet = False,
+) -> None:  # fmt: skip
     """Score a model on data whose end is held out, beside a simple baseline.
 
     A forecaster gets each series without its last `horizon` steps and is scored on these. The score is honest if the
@@ -68,9 +72,15 @@ def evaluate(model: Path, /, *, data: Path, out: Path | None = None, quiet: Quie
         model: a file that `longshort train` wrote.
         data: the truth, in the form that the model was trained on.
         out: file for the scores as JSON.
-        quiet: print nothing; only useful with --out.
+        report: file for an HTML page, .html, with what to look at before trusting the model: scores, calibration, error by
+            step, worst and best series. It is one file and loads nothing.
+        baselines: further forecasters to compare with, any of naive2 ses theta ets; all but naive2 need
+            `pip install 'longshort[baselines]'`. The seasonal naive forecast is always there.
+        windows: forecast origins per series, the last one `horizon` steps before the end.
+        step: steps between two origins.
+        quiet: print nothing; only useful with --out or --report.
     """
-    _room(model).evaluate(model, data=data, out=out, quiet=quiet)
+    _room(model).evaluate(model, data=data, out=out, report=report, baselines=baselines, windows=windows, step=step, quiet=quiet)
 
 
 def _room(model: Path) -> ModuleType:

@@ -1,9 +1,13 @@
-"""History, forecast, interval and truth in one picture. matplotlib is imported only here, without its global state."""
+"""Pictures of forecasts and of backtests. matplotlib is imported only here, without its global state.
+
+Colours stay apart for all kinds of colour blindness (a test measures it), and no two lines differ by colour alone.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +15,9 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
+from longshort.apps.forecast import evidence
 from longshort.apps.forecast.data import Panel
+from longshort.apps.forecast.task import Backtest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +27,13 @@ if TYPE_CHECKING:
 LEGEND = ("history", "truth", "LSTM forecast", "seasonal naive")  # the intervals stand before the last
 INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 FORECAST, BASELINE = "#d1495b", "#6b8fb5"
+STYLES: dict[str, tuple[str, Any]] = {  # colour and dashes of each forecaster; the first one of a backtest is FORECAST
+    "SeasonalNaive": (BASELINE, (0, (4, 2))),
+    "Naive2": ("#185974", (0, (1, 1.5))),
+    "SES": ("#c08a1e", (0, (6, 1.5, 1, 1.5))),
+    "Theta": ("#6e27ab", (0, (2.5, 1.2))),
+    "ETS": ("#2eb48f", (0, (8, 2))),
+}
 
 
 def plot(
@@ -71,16 +84,16 @@ def plot(
         if "cutoff" in rows.columns:
             rows = rows.filter(rows["cutoff"] == rows["cutoff"].max())
         _draw(axis, panel, known.index(name), rows.sort(c.ds), history)
-        axis.set_ylabel(ylabel or c.y, color=FAINT)
+        axis.set_ylabel(ylabel or c.y, color=FAINT, parse_math=False)
         if len(chosen) > 1:
-            axis.set_title(str(name), loc="left", color=INK, fontsize=10, fontweight="bold")
+            axis.set_title(str(name), loc="left", color=INK, fontsize=10, fontweight="bold", parse_math=False)
     lines = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     lines = {k: lines[k] for k in sorted(lines, key=lambda k: (LEGEND.index(k) if k in LEGEND else 2.5, k))}
     top, up = axes[0], 16 if len(chosen) > 1 else 0
     what = title or f"Forecast of {chosen[0] if len(chosen) == 1 else f'{len(chosen)} series'}"
     for text, points, style in (
-        (what, 44 if subtitle else 27, {"color": INK, "size": 15, "weight": "bold"}),
-        (subtitle, 27, {"color": FAINT, "size": 10}),
+        (what, 44 if subtitle else 27, {"color": INK, "size": 15, "weight": "bold", "parse_math": False}),
+        (subtitle, 27, {"color": FAINT, "size": 10, "parse_math": False}),
     ):
         if text:
             top.annotate(text, (0, 1), (0, points + up), "axes fraction", "offset points", **style)
@@ -89,6 +102,77 @@ def plot(
     if path is not None:
         figure.savefig(path)
     return figure
+
+
+def window(backtest: Backtest, row: int, *, size: tuple[float, float] = (5.6, 2.6)) -> Figure:
+    """One window of a backtest, by its number, without a legend: history, truth, forecast, intervals, seasonal naive forecast."""
+    figure, axis = sheet(size)
+    _window(axis, backtest, row)
+    return figure
+
+
+def extremes(backtest: Backtest, count: int = 6, *, best: bool = False, path: Path | str | None = None) -> Figure:
+    """The series that are forecast worst, or best, as small multiples; see `evidence.extremes`.
+
+    Args:
+        backtest: forecasts beside the truth.
+        count: how many series.
+        best: the best ones.
+        path: file to write as well.
+
+    Raises:
+        ValueError: no window holds any truth.
+    """
+    rows = evidence.extremes(backtest, count, best)
+    if not len(rows):
+        raise ValueError("no window of the backtest holds any truth, so no series is best or worst. Give data with its end.")
+    down = -(-len(rows) // 2)
+    figure, axes = sheet((11, 0.9 + 2.5 * down), (down, 2 if len(rows) > 1 else 1))
+    name = next(iter(backtest.quantiles))
+    error = dict(zip(*evidence.series_errors(backtest, name), strict=True))
+    for axis, k in zip(axes.flat, rows, strict=False):
+        _window(axis, backtest, int(k))
+        s = int(backtest.series[k])
+        said = f"{backtest.panel.ids[s]}   {evidence.unit(backtest)} {error[s]:.3g}"
+        axis.set_title(said, loc="left", color=INK, fontsize=10, fontweight="bold", parse_math=False)
+    for axis in axes.flat[len(rows) :]:
+        axis.remove()
+    handles = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
+    title = f"The {len(rows)} series forecast {'best' if best else 'worst'}, each in its worst window"
+    figure.suptitle(title, x=0.012, ha="left", color=INK, size=15, weight="bold")
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower left", ncols=6, frameon=False, labelcolor=INK, fontsize=9.5
+    )
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def sheet(size: tuple[float, float], grid: tuple[int, int] | None = None) -> tuple[Figure, Any]:
+    """An empty figure of a size in inches, and its axes, or one if there is no grid."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    cast("ConstrainedLayoutEngine", figure.get_layout_engine()).set(w_pad=0.1, h_pad=0.1, hspace=0.04, wspace=0.03)
+    return figure, figure.subplots(*grid, squeeze=False) if grid else figure.subplots()
+
+
+def plain(axis: Axes) -> None:
+    """The look of all axes: horizontal lines, no frame."""
+    axis.grid(axis="y", color=GRID, lw=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.spines["bottom"].set_color(FAINT)
+    axis.tick_params(color=FAINT, labelcolor=FAINT, labelsize=9, left=False)
+    axis.margins(x=0.01)
+
+
+def _window(axis: Axes, backtest: Backtest, row: int) -> None:
+    k = slice(row, row + 1)
+    made = {n: f[k] for n, f in backtest.quantiles.items()}
+    one = replace(backtest, series=backtest.series[k], origin=backtest.origin[k], quantiles=made)
+    frame = nw.from_native(one.frame(), eager_only=True)
+    _draw(axis, backtest.panel, int(backtest.series[row]), frame, None)
 
 
 def _draw(axis: Axes, panel: Panel, s: int, rows: nw.DataFrame[Any], history: int | None) -> None:
@@ -112,12 +196,7 @@ def _draw(axis: Axes, panel: Panel, s: int, rows: nw.DataFrame[Any], history: in
         axis.axvline(when[-1], color=FAINT, lw=0.8, ls=":")
         spot = ("data", "axes fraction")
         axis.annotate("forecast from here ", (when[-1], 0.03), xycoords=spot, ha="right", color=FAINT, fontsize=8.5)
-    axis.grid(axis="y", color=GRID, lw=0.8)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.spines["bottom"].set_color(FAINT)
-    axis.tick_params(color=FAINT, labelcolor=FAINT, labelsize=9, left=False)
-    axis.margins(x=0.01)
+    plain(axis)
     if ds.dtype.kind == "M":
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
