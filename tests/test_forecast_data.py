@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longshort.apps.forecast.data import Columns, Panel, read
+from longshort.apps.forecast.covariates import Names
+from longshort.apps.forecast.data import PIECE, Columns, Panel, read
 from longshort.apps.forecast.freq import infer, parse
 
 CALENDARS = [
@@ -188,6 +189,41 @@ def test_gaps_are_missing_values_and_order_does_not_matter():
     assert head.checksum != panel.checksum == read(table.sample(frac=1, random_state=1)).checksum
 
 
+def test_a_large_parquet_file_is_read_in_pieces_as_a_frame_is(tmp_path):
+    r, S, T = np.random.default_rng(0), 900, 150
+    table = pd.concat([frame(pd.date_range("2020-01-01", periods=T), r.normal(size=T), f"s{k * 7919 % S:03d}") for k in range(S)])
+    table = table.assign(traffic=r.normal(size=len(table)), kind="k" + table.unique_id.str[-1], price=1.5, ok=True)
+    names = Names(past=("traffic",), future=("price", "ok"), static=("kind",))
+    gaps = table[(np.arange(len(table)) % 11 > 0) | (table.ds < "2020-01-02")]  # gaps need the scatter, whole series do not
+    for data in (table, table.sort_values(["unique_id", "ds"]), gaps, table.sample(frac=1, random_state=0)):
+        pl.from_pandas(data).write_parquet(tmp_path / "t.parquet", row_group_size=70_001)
+        assert len(data) > PIECE
+        panel, wanted = read(tmp_path / "t.parquet", names=names), read(data, names=names)
+        assert panel.checksum == wanted.checksum
+        assert panel.freq == wanted.freq
+        assert panel.ids.to_list() == wanted.ids.to_list()
+    data = table.reset_index(drop=True)
+    for row, what, message in ((140_000 - 10_000, "y", "y = inf"), (len(data) - 1, "ds", "is not on the grid of step 'D'")):
+        bad = data.copy()
+        bad.loc[row, what] = np.inf if what == "y" else bad.ds[row] + pd.Timedelta(hours=1)
+        bad.to_parquet(tmp_path / "t.parquet", index=False)
+        with pytest.raises(ValueError, match=rf"series '{bad.unique_id[row]}', row {row} \(ds {bad.ds[row]}\).*{message}"):
+            read(tmp_path / "t.parquet", names=names)
+
+
+def test_a_parquet_file_without_rows_is_named(tmp_path):
+    GOOD.iloc[:0].to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="at least one row, got an empty frame"):
+        read(tmp_path / "t.parquet")
+
+
+def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
+    GOOD.to_parquet(tmp_path / "t.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ImportError, match=r"t\.parquet' needs pyarrow: pip install 'longshort\[parquet\]'"):
+        read(tmp_path / "t.parquet")
+
+
 def test_files_are_read_as_frames_are(tmp_path):
     table = pd.concat([frame(DAYS, [1.5, None, 3, 4], "NA"), frame(DAYS, name="x")], ignore_index=True)
     table.to_csv(tmp_path / "t.csv", index=False)
@@ -203,6 +239,8 @@ DTYPES = {
     "pandas Berlin, hours over the change to summer time": frame(
         pd.date_range("2020-03-29", periods=4, freq="h", tz="Europe/Berlin")
     ),
+    "pandas New York": frame(pd.date_range("2020-03-07", periods=4, tz="America/New_York")),
+    "pandas New York, hours": frame(pd.date_range("2020-03-08", periods=4, freq="h", tz="America/New_York")),
     "pandas int32": frame(np.arange(4, dtype=np.int32)),
     "pandas categorical id": GOOD.assign(unique_id=pd.Categorical(["a"] * 4)),
     "pandas odd index": GOOD.set_index(pd.Index([5, 5, 1, 0])),
@@ -240,9 +278,19 @@ def test_data_preparation_needs_neither_torch_nor_a_frame_library():
     code = (
         "import sys\n"
         "for name in ('torch', 'pandas', 'polars', 'matplotlib'): sys.modules[name] = None\n"
-        "from longshort.apps.forecast import data, freq, metrics, window\n"
+        "from longshort.apps.forecast import covariates, data, freq, metrics, window\n"
         "import numpy as np\n"
         "print(window.encode(np.arange(24.)[None], 3, (12,)).guesses.shape)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=60)
     assert out.stdout.strip() == "(1, 3, 3)", out.stderr
+
+
+def test_the_forecaster_imports_no_frame_library():
+    code = (
+        "import sys\n"
+        "import longshort.apps.forecast.forecaster\n"
+        "print(sorted({'pandas', 'polars', 'pyarrow', 'matplotlib', 'jinja2', 'optuna', 'statsforecast', 'scipy'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=60)
+    assert out.stdout.strip() == "[]", out.stderr

@@ -310,11 +310,11 @@ def _gone(values: nw.Series[Any]) -> NDArray:
     native = values.to_native()
     if values.implementation.is_pandas() and isinstance(native.dtype, np.dtype) and native.dtype.kind in "iuM":
         return np.isnat(native.to_numpy()) if native.dtype.kind == "M" else np.zeros(len(values), bool)
-    gone = values.is_null().to_numpy().astype(bool)
-    if values.dtype.is_float():
-        gone |= values.is_nan().fill_null(True).to_numpy().astype(bool)
-    if values.dtype == nw.String:
-        gone |= (values == "").fill_null(True).to_numpy().astype(bool)
+    nulls = values.null_count() > 0
+    gone = values.is_null().to_numpy().astype(bool) if nulls else np.zeros(len(values), bool)
+    more = values.is_nan() if values.dtype.is_float() else (values == "") if values.dtype == nw.String else None
+    if more is not None:
+        gone |= (more.fill_null(True) if nulls else more).to_numpy().astype(bool)
     return gone
 
 
@@ -324,9 +324,12 @@ def _changes(values: nw.Series[Any]) -> NDArray:
     native = values.to_native()
     if values.implementation.is_pandas() and isinstance(native.dtype, np.dtype):
         plain = native.to_numpy()
+        if plain.dtype == object and values.null_count():
+            plain = np.where(values.is_null().to_numpy(), None, plain)
         made[1:] = plain[1:] != plain[:-1]
     elif len(values) > 1:
-        made[1:] = (values != values.shift(1)).fill_null(True).to_numpy()[1:]
+        differs = values[1:] != values[:-1]
+        made[1:] = (differs.fill_null(True) if values.null_count() else differs).to_numpy()
     return made
 
 
@@ -530,7 +533,7 @@ def _open(source: Any, columns: Columns, names: Names) -> nw.DataFrame[Any]:
     if path.suffix == ".csv":  # only numbers may be written as NA: an id, a time stamp or a label of that name is itself
         numbers = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
         gaps = {c: numbers for c in (columns.y, *names.past, *names.future)} | {c: [""] for c in names.static}
-        return nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps)
+        return nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps, float_precision="round_trip")
     raise ValueError(f"data file must end in .csv or .parquet, got {str(path)!r}.")
 
 
@@ -558,6 +561,10 @@ def _stamps(ds: nw.Series[Any], rows: _Rows, freq: Freq | None) -> tuple[Stamps,
     """Time stamps as int64 or datetime64[us], in UTC and by the wall clock (the same without a zone); the dtype to give back."""
     name, kind = rows.name, ds.dtype
     rows.none_missing(ds, name)
+    there, native = ds, cast(Any, ds.to_native())
+    if kind == nw.Unknown and hasattr(native.dtype, "tz"):  # narwhals does not know zones like America/New_York
+        kind = nw.Datetime(native.dtype.unit, str(native.dtype.tz))
+        there = nw.from_native(native.dt.tz_convert("UTC"), series_only=True)
     zone = getattr(kind, "time_zone", None)
     if kind.is_integer():
         t: Stamps = ds.to_numpy().astype(np.int64)
@@ -572,7 +579,7 @@ def _stamps(ds: nw.Series[Any], rows: _Rows, freq: Freq | None) -> tuple[Stamps,
         holds = "whole numbers" if t.dtype.kind == "i" else "time stamps"
         raise ValueError(f"freq {freq.name!r} does not fit {name}, which holds {holds}. Leave freq out, or convert {name}.")
     if zone:
-        utc = ds.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy().astype("M8[us]")
+        utc = there.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy().astype("M8[us]")
         return utc, t, kind
     return t, t, kind
 

@@ -211,9 +211,13 @@ def wall_clock(t: Stamps, zone: str | None) -> Stamps:
     """What the clocks of a time zone show at time stamps in UTC, datetime64[us]. Without a zone: t itself."""
     if zone in (None, "UTC") or not t.size:
         return t
+    if fixed := re.fullmatch(r"(?:UTC)?([+-]?)(\d\d):(\d\d)|pytz.FixedOffset\((-?\d+)\)", str(zone)):
+        sign, hours, minutes, all_minutes = fixed.groups()
+        shift = int(all_minutes) if all_minutes else (-1 if sign == "-" else 1) * (60 * int(hours) + int(minutes))
+        return t + np.timedelta64(shift, "m")
     low, high = (int(v.astype("M8[h]").astype(np.int64)) for v in (t.min(), t.max()))
-    hours, shift = _offsets(str(zone), low // _YEAR * _YEAR, (high // _YEAR + 1) * _YEAR)
-    return t + shift[np.searchsorted(hours, t, "right") - 1]
+    since, offset = _offsets(str(zone), low // _YEAR * _YEAR, (high // _YEAR + 1) * _YEAR)
+    return t + offset[np.searchsorted(since, t, "right") - 1]
 
 
 _YEAR = 366 * 24  # in hours
