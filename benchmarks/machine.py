@@ -68,12 +68,12 @@ def versions(*more: str) -> dict[str, str]:
 
 
 def commit(*paths: str) -> tuple[str, bool]:
-    """Short hash, and whether tracked files, all or under these paths, differ from it."""
+    """Short hash, and whether tracked files differ from it; or, if paths are given, anything there."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "--", *paths))
+    return git("rev-parse", "--short", "HEAD"), bool(git("status", "--porcelain", *(("--", *paths) if paths else ("--untracked-files=no",))))
 
 
 def papers(kind: str, *packages: str, paths: tuple[str, ...] = ()) -> dict[str, Any]:
