@@ -73,7 +73,8 @@ def commit(*paths: str) -> tuple[str, bool]:
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD"), bool(git("status", "--porcelain", *(("--", *paths) if paths else ("--untracked-files=no",))))
+    seen = ("--", *paths) if paths else ("--untracked-files=no",)
+    return git("rev-parse", "--short", "HEAD"), bool(git("status", "--porcelain", *seen))
 
 
 def papers(kind: str, *packages: str, paths: tuple[str, ...] = ()) -> dict[str, Any]:
