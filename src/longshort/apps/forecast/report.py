@@ -136,17 +136,19 @@ def verdict(backtest: Backtest) -> list[Finding]:
         else:
             sure = evidence.versus(backtest, order[0]).low > 0
             more = "and that is more than luck" if sure else "by no more than luck can make with these series"
-            made.append(Finding("bad" if sure else "even", f"{order[0]} is more accurate here, {more}.", rest))
+            what = f"{order[0]} is the most accurate here" if order[0] == simple else f"{order[0]} is more accurate here, {more}"
+            made.append(Finding("bad" if sure else "even", f"{what}.", rest))
     n = evidence.windows(backtest)
     for level in sorted(backtest.config.levels):
         share = backtest.score(backtest.quantiles[name])[f"coverage-{level:g}"]
         low, high = evidence.band(n, level / 100)
         fits = low <= share <= high
-        what = "is honest" if fits else "is too narrow" if share < low else "is too wide"
+        what = ("is honest" if n >= FEW else "may be honest") if fits else "is too narrow" if share < low else "is too wide"
         text = f"It held {100 * share:.1f} % of the truth" + (
             "; that is within chance." if fits else f"; chance allows {100 * low:.1f} to {100 * high:.1f} %."
         )
-        made.append(Finding("good" if fits else "bad", f"The {level:g} % interval {what}.", text))
+        tone = ("good" if n >= FEW else "even") if fits else "bad"
+        made.append(Finding(tone, f"The {level:g} % interval {what}.", text))
     if n < FEW:
         made.append(
             Finding("even", "Little evidence.", f"{_count(n, 'window')} cannot tell skill from luck; take more with --windows.")
