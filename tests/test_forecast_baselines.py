@@ -129,6 +129,14 @@ def test_factors_are_found_under_a_trend(m):
     np.testing.assert_allclose(got, true, rtol=2e-3)
 
 
+def test_zeros_keep_factors_but_a_phase_of_zeros_does_not():
+    y = np.tile([4.0, 6.0, 2.0], 6)
+    assert factors(np.where(np.arange(18) == 4, 0.0, y), 3)[1]
+    assert not factors(np.tile([4.0, 6.0, 0.0], 6), 3)[1]
+    assert not factors(y - 3, 3)[1]
+    np.testing.assert_allclose(naive2(np.tile([4.0, 6.0, 0.0], 6), 3, 3, np.array([0.5]))[:, 0], [4, 6, 0], atol=1e-9)
+
+
 def test_filled_leaves_the_observed_alone_and_follows_the_phase():
     y = np.tile([1.0, 5.0, 9.0], 6)
     gappy = y.copy()

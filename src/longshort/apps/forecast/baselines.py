@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from longshort.apps.forecast.task import Backtest, find, seasonal_naive
+from longshort.apps.forecast.backtest import Backtest, find, seasonal_naive
 
 NAMES = ("Naive2", "SES", "Theta", "ETS")
 Method = Callable[[NDArray], NDArray]
@@ -117,19 +117,24 @@ def factors(y: NDArray, m: int) -> tuple[NDArray, bool]:
         m: steps per season, at least 2.
 
     Returns:
-        The factor (or, where a value is not positive, the summand) of each phase, [m]; phase 0 is that of y[0]. And whether
-        they are factors.
+        The factor of each phase, [m], or the summand, where values are negative or a factor would be 0; phase 0 is that of y[0].
+        And whether they are factors.
     """
     half = m // 2
     weight = np.ones(m + 1 - m % 2) / m
     if m % 2 == 0:
         weight[[0, -1]] /= 2
-    trend, ratio = np.convolve(y, weight, "valid"), bool((y > 0).all())
-    inner = y[half : len(y) - half]
-    off = np.full(-(-len(y) // m) * m, np.nan)
-    off[half : len(y) - half] = inner / trend if ratio else inner - trend
-    mean = np.nanmean(off.reshape(-1, m), 0)
-    return (mean / mean.mean() if ratio else mean - mean.mean()), ratio
+    trend, inner = np.convolve(y, weight, "valid"), y[half : len(y) - half]
+
+    def phases(off: NDArray) -> NDArray:
+        whole = np.full(-(-len(y) // m) * m, np.nan)
+        whole[half : len(y) - half] = off
+        return np.nanmean(whole.reshape(-1, m), 0)
+
+    if (y >= 0).all() and (trend > 0).all() and (factor := phases(inner / trend)).all():
+        return factor / factor.mean(), True
+    summand = phases(inner - trend)
+    return summand - summand.mean(), False
 
 
 def naive2(y: NDArray, m: int, horizon: int, levels: NDArray) -> NDArray:
