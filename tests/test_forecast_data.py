@@ -217,11 +217,13 @@ def test_a_parquet_file_without_rows_is_named(tmp_path):
         read(tmp_path / "t.parquet")
 
 
-def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
-    GOOD.to_parquet(tmp_path / "t.parquet")
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(ImportError, match=r"t\.parquet' needs pyarrow: pip install 'longshort\[parquet\]'"):
-        read(tmp_path / "t.parquet")
+@pytest.mark.parametrize(("library", "suffix"), [("pandas", "csv"), ("pandas", "parquet"), ("pyarrow", "parquet")])
+def test_files_need_a_library(tmp_path, monkeypatch, library, suffix):
+    path = tmp_path / f"t.{suffix}"
+    getattr(GOOD, f"to_{suffix}")(path)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf"t\.{suffix}' needs {library}: pip install 'longshort\[{suffix}\]'"):
+        read(path)
 
 
 def test_files_are_read_as_frames_are(tmp_path):
@@ -294,3 +296,18 @@ def test_the_forecaster_imports_no_frame_library():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=60)
     assert out.stdout.strip() == "[]", out.stderr
+
+
+def test_polars_frames_need_no_pandas():
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'pandas', 'pyarrow'): sys.modules[name] = None\n"
+        "import numpy as np, polars as pl\n"
+        "from longshort.apps.forecast.covariates import Names\n"
+        "from longshort.apps.forecast.data import read\n"
+        "table = pl.DataFrame({'unique_id': ['b', 'b', 'a'], 'ds': [1, 2, 4], 'y': [1, 2, 3], 'kind': ['x', 'x', 'y']})\n"
+        "panel = read(table, names=Names(static=('kind',)))\n"
+        "print(panel.frame(np.arange(2), {'ds': panel.start}).rows(), panel.covariates.labels)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=60)
+    assert out.stdout.strip() == "[('a', 4), ('b', 1)] (('y', 'x'),)", out.stderr

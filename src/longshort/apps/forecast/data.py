@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -508,11 +509,19 @@ def _parts(source: Any, columns: Columns, names: Names) -> tuple[int, Iterator[n
 
 
 def _parquet(path: Path) -> Any:
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise ImportError(f"reading {str(path)!r} needs pyarrow: pip install 'longshort[parquet]'.") from None
+    _need("pandas", path)
+    _need("pyarrow", path)
+    from pyarrow.parquet import ParquetFile
+
     return ParquetFile(path)
+
+
+def _need(library: str, path: Path) -> None:
+    try:
+        import_module(library)
+    except ImportError:
+        extra = path.suffix[1:]
+        raise ImportError(f"reading {str(path)!r} needs {library}: pip install 'longshort[{extra}]'.") from None
 
 
 def _open(source: Any, columns: Columns, names: Names) -> nw.DataFrame[Any]:
@@ -531,6 +540,7 @@ def _open(source: Any, columns: Columns, names: Names) -> nw.DataFrame[Any]:
         with _parquet(path) as file:
             return nw.from_native(file.read().to_pandas(), eager_only=True)
     if path.suffix == ".csv":  # only numbers may be written as NA: an id, a time stamp or a label of that name is itself
+        _need("pandas", path)
         numbers = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
         gaps = {c: numbers for c in (columns.y, *names.past, *names.future)} | {c: [""] for c in names.static}
         return nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps, float_precision="round_trip")

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -226,6 +225,8 @@ _YEAR = 366 * 24  # in hours
 @lru_cache(64)
 def _offsets(zone: str, low: int, high: int) -> tuple[Stamps, NDArray]:
     """When the offset of a zone changes between two hours since 1970, and to what; the first entry is the beginning."""
+    from zoneinfo import ZoneInfo
+
     where = ZoneInfo(zone)
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
 
