@@ -96,7 +96,10 @@ class Task(Protocol[B]):
         """The metric of `score` that decides which weights are best, and its direction: ("MASE", "min")."""
 
     def model(self) -> nn.Module:
-        """A freshly initialised model on the CPU. It draws from torch's global generator, which the loop has seeded."""
+        """A freshly initialised model on the CPU. It draws from torch's global generator, which the loop has seeded.
+
+        A parameter's attribute `rate`, where there is one, multiplies its learning rate; then it never decays.
+        """
 
     def batches(self, split: Split, seed: int) -> Sequence[B]:
         """The batches of one pass over a split, in order: a pure function of (split, seed). `Batches` makes them lazily.

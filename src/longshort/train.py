@@ -351,12 +351,13 @@ class _Run(Generic[B]):
     def update(self, grads: Mapping[str, Tensor]) -> None:
         """One step of AdamW, by torch's function: its class would import the compiler, which takes seconds."""
         rate, (beta1, beta2) = self.training.rate(self.step, self.total), self.training.betas
-        for decays in (True, False):
-            keys = [k for k, p in self.names.items() if (p.ndim > 1) == decays]
-            if keys:
-                params, g, count, m1, m2 = ([x[k] for k in keys] for x in (self.names, grads, self.counts, *self.moments))
-                adamw(params, g, m1, m2, [], count, fused=True, amsgrad=False, maximize=False, lr=rate, beta1=beta1, beta2=beta2,
-                      weight_decay=self.training.weight_decay if decays else 0.0, eps=1e-8)  # fmt: skip
+        groups: dict[tuple[bool, float], list[str]] = {}
+        for k, p in self.names.items():
+            groups.setdefault((p.ndim > 1 and not hasattr(p, "rate"), getattr(p, "rate", 1.0)), []).append(k)
+        for (decays, factor), keys in groups.items():
+            params, g, count, m1, m2 = ([x[k] for k in keys] for x in (self.names, grads, self.counts, *self.moments))
+            adamw(params, g, m1, m2, [], count, fused=True, amsgrad=False, maximize=False, lr=factor * rate, beta1=beta1,
+                  beta2=beta2, weight_decay=self.training.weight_decay if decays else 0.0, eps=1e-8)  # fmt: skip
 
     def score(self) -> dict[str, float]:
         """The task's metrics for the averaged weights; the first process computes them for all."""

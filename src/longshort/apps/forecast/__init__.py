@@ -6,8 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longshort.apps.forecast.backtest import Backtest
+    from longshort.apps.forecast.config import Config
     from longshort.apps.forecast.forecaster import Forecaster
-    from longshort.apps.forecast.task import Backtest, Config, ForecastTask
+    from longshort.apps.forecast.task import ForecastTask
 
 __all__ = ["Backtest", "Config", "ForecastTask", "Forecaster"]
 
@@ -15,5 +17,5 @@ __all__ = ["Backtest", "Config", "ForecastTask", "Forecaster"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'longshort.apps.forecast' has no attribute {name!r}; it offers {', '.join(__all__)}.")
-    home = "forecaster" if name == "Forecaster" else "task"
+    home = {"Forecaster": "forecaster", "Backtest": "backtest", "Config": "config", "ForecastTask": "task"}[name]
     return getattr(import_module(f"longshort.apps.forecast.{home}"), name)

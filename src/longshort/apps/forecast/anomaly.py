@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from longshort.apps.forecast.task import Backtest, find
+from longshort.apps.forecast.backtest import Backtest, find
 
 
 def anomalies(backtest: Backtest, level: float = 99) -> Any:

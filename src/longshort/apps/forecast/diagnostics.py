@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from longshort.apps.forecast import evidence
+from longshort.apps.forecast.backtest import Backtest
 from longshort.apps.forecast.plot import FAINT, FORECAST, INK, STYLES, plain, sheet
-from longshort.apps.forecast.task import Backtest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longshort.apps.forecast import metrics
-from longshort.apps.forecast.task import Backtest, ends, find
+from longshort.apps.forecast.backtest import Backtest, find
+from longshort.apps.forecast.config import ends
 
 RESAMPLES, LEAST_RESAMPLED = 1000, 8  # bootstrap samples, and series without which there is nothing to resample
 

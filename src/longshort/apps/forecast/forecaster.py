@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from longshort import artefact
-from longshort.apps.forecast import task as tasks
+from longshort.apps.forecast import conformal
+from longshort.apps.forecast.backtest import Backtest
+from longshort.apps.forecast.config import LEAST_SERIES
+from longshort.apps.forecast.config import Config as _Config
+from longshort.apps.forecast.covariates import Encoding
 from longshort.apps.forecast.data import Columns, Panel, read
-from longshort.apps.forecast.task import Backtest, ForecastTask
-from longshort.apps.forecast.task import Config as _Config
+from longshort.apps.forecast.recipe import Ensemble, Recipe
+from longshort.apps.forecast.task import ForecastTask
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
 from longshort.train import Training, train
@@ -24,8 +29,9 @@ from longshort.train import Training, train
 class Forecaster:
     """A global LSTM that forecasts quantiles of many series at once; series it has never seen included.
 
-    Frames are long, `unique_id, ds, y`, from pandas, polars, or a .csv or .parquet file; ds holds whole numbers or time stamps.
-    Absent time stamps and missing values are masked. Scaling looks at the context before each forecast origin only.
+    Frames are long, `unique_id, ds, y` and the covariates that the config names, from pandas, polars, or a .csv or .parquet
+    file; ds holds whole numbers or time stamps. Absent time stamps and missing values are masked. Scaling looks at the context
+    before each forecast origin only.
 
         forecaster = Forecaster(horizon=12, levels=(80, 95)).fit(df)
         forecaster.predict()             # unique_id, ds, LSTM, LSTM-lo-80, LSTM-hi-80, LSTM-lo-95, LSTM-hi-95
@@ -59,28 +65,32 @@ class Forecaster:
         self.config = self.asked = config or _Config(horizon=cast(int, horizon), **fields)
         self.columns = Columns()
         self.training, self.cell = training or Training(), cell or Cell()
-        self.model: nn.Module | None = None
+        self.model: Ensemble | None = None
+        self.recipe: Recipe | None = None
         self.scores: tuple[Score, ...] = ()
         self.panel: Panel | None = None
+        self.sources: tuple[Any, Any] = (None, None)
 
     def __repr__(self) -> str:
         return f"Forecaster(config={self.config}, {'fitted' if self.model else 'not fitted'})"
 
     def fit(
-        self, df: Any, *, id_col: str = "unique_id", time_col: str = "ds", target_col: str = "y", progress: bool = False,
-        checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
+        self, df: Any, *, static: Any = None, id_col: str = "unique_id", time_col: str = "ds", target_col: str = "y",
+        progress: bool = False, checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
     ) -> Self:  # fmt: skip
-        """Train on a long frame. The end of each series is held out to choose the best weights; see `ForecastTask`.
+        """Train on a long frame. The end of series is held out to choose the best weights and to calibrate; see `ForecastTask`.
 
         Args:
             df: the frame, or the path of a .csv or .parquet file. It is kept, so that `predict()` can go on from its end.
+            static: frame or file of id and static covariates, where df does not hold them.
             id_col: name of the id column.
             time_col: name of the time column.
             target_col: name of the value column.
             progress: show loss, score and time left; otherwise nothing is printed.
-            checkpoint: file for the state of the run, so that it can be resumed; None writes nothing.
+            checkpoint: file for the state of the run, so that it can be resumed; None writes nothing. Of an ensemble each
+                network has a file of its own, see `checkpoints`.
             resume: go on from the checkpoint.
-            log: file that gets one JSON line per validation score.
+            log: file that gets one JSON line per validation score; of an ensemble one file per network, named likewise.
 
         Returns:
             Itself; `config` now holds the frequency, season and context that were used, `scores` the validation scores.
@@ -90,32 +100,106 @@ class Forecaster:
             ValueError: the data is wrong; the message names the series and the row.
         """
         columns = Columns(id_col, time_col, target_col)
-        task = ForecastTask(self.asked, read(df, self.asked.freq, columns), self.cell)
-        self._train(task, progress=progress, checkpoint=checkpoint, resume=resume, log=log)
+        task = ForecastTask(self.asked, read(df, self.asked.freq, columns, self.asked.names, static=static), self.cell)
+        self._train([task] * self.asked.ensemble, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log)
+        self.sources = (df, static)
         return self
 
-    def _train(self, task: ForecastTask, **how: Any) -> None:
-        result = train(task, self.training, **how)
-        self.config, self.panel, self.model = task.config, task.panel, result.model.eval()
-        self.columns = task.panel.columns
-        self.scores = (Score("valid", date.today().isoformat(), result.scores),) if result.scores else ()
+    def update(self, df: Any, *, static: Any = None, training: Training | None = None, progress: bool = False) -> Self:
+        """Train further on new data: old series that have grown, or others. Scaling of covariates stays as it was.
 
-    def predict(self, df: Any = None) -> Any:
+        Args:
+            df: a frame or a file as in `fit`, with the same columns.
+            static: as in `fit`.
+            training: how; None takes a fifth of the steps of fit at a third of its learning rate.
+            progress: show loss, score and time left.
+
+        Returns:
+            Itself, with the best of the new weights, calibrated anew; `predict()` goes on from the end of df.
+
+        Raises:
+            RuntimeError: nothing is fitted.
+            ValueError: the data is wrong; the message names the series and the row.
+        """
+        model, recipe, t = self._fitted, self._recipe, self.training
+        how = training or replace(t, steps=max(t.steps // 5, 1), epochs=t.epochs and max(t.epochs // 5, 1), lr=t.lr / 3)
+        panel = self._panel(df, None, static)
+        tasks = [ForecastTask(self.config, panel, self.cell, recipe, m.state_dict()) for m in model.members]
+        self._train(tasks, how, progress=progress)
+        self.sources = (df, static)
+        return self
+
+    def _train(
+        self, tasks: Sequence[ForecastTask], training: Training, *, progress: bool = False,
+        checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
+    ) -> None:  # fmt: skip
+        n = len(tasks)
+        results = [
+            train(task, replace(training, seed=training.seed + k), progress=progress, resume=resume,
+                  checkpoint=checkpoint and checkpoints(checkpoint, n)[k], log=log and checkpoints(log, n)[k])
+            for k, task in enumerate(tasks)
+        ]  # fmt: skip
+        task, levels = tasks[0], np.array(tasks[0].config.quantiles)
+        H, middle = task.config.horizon, task.config.quantiles.index(0.5)
+        model = Ensemble([r.model for r in results], torch.ones(H, len(levels)), torch.empty(0, H), middle).eval()
+        scores = results[0].scores if n == 1 else task.score(model, "valid")
+        made, truth = task.held_out(model)
+        if task.config.calibrate:
+            model.stretch.copy_(torch.from_numpy(conformal.stretch(made, truth, levels)))
+            made, truth = task.held_out(model)
+        model.ranks = torch.from_numpy(conformal.ranks(made, truth, levels))
+        self.config, self.panel, self.model, self.recipe = task.config, task.panel, model, task.recipe
+        self.columns = task.panel.columns
+        self.scores = (Score("valid", date.today().isoformat(), scores),) if scores else ()
+
+    def predict(self, df: Any = None, *, future: Any = None, static: Any = None) -> Any:
         """Forecast the `horizon` steps that follow the end of each series.
 
         Args:
             df: history of old or new series, a frame or a file as in `fit`; None takes the data of `fit`.
+            future: frame or file of id, time and the future covariates of the horizon; missing values are masked.
+            static: as in `fit`.
 
         Returns:
-            A frame of the same kind: `unique_id, ds, LSTM` (the median), and `LSTM-lo-80, LSTM-hi-80` for each level.
+            A frame of the same kind: `unique_id, ds, LSTM` (the quantile `point`, by default the median), and `LSTM-lo-80,
+            LSTM-hi-80` for each level.
 
         Raises:
             RuntimeError: nothing is fitted, or there is no data.
             ValueError: the data is wrong; the message names the series and the row.
         """
-        return tasks.predict(self._fitted, self.config, self._panel(df))
+        return self._recipe.predict(self._fitted, self._panel(df, future, static, ahead=True))
 
-    def backtest(self, df: Any = None, n_windows: int = 1, step_size: int = 1) -> Backtest:
+    def paths(self, df: Any = None, n: int = 100, *, future: Any = None, static: Any = None, seed: int = 0) -> Any:
+        """Sample paths of the `horizon` steps that follow the end of each series: whole courses, coherent over the steps.
+
+        Args:
+            df: as in `predict`.
+            n: paths per series.
+            future: as in `predict`.
+            static: as in `predict`.
+            seed: of the draws.
+
+        Returns:
+            A frame of the same kind: `unique_id, ds, sample, LSTM`; sample counts from 0.
+
+        Raises:
+            RuntimeError: nothing is fitted, there is no data, or nothing was held out (see `Recipe.paths`).
+            ValueError: the data is wrong, or n is less than 1.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"n must be a whole number of paths, at least 1, got {n!r}.")
+        panel = self._panel(df, future, static, ahead=True)
+        S, H = np.arange(len(panel)), self.config.horizon
+        made = self._recipe.paths(self._fitted, panel, S, panel.lengths, n, seed)
+        series, ahead = np.repeat(S, n * H), np.tile(np.arange(H), n * len(S))
+        sample = np.tile(np.repeat(np.arange(n), H), len(S)).astype(np.uint32)
+        stamps = panel.stamps(series, panel.lengths[series] + ahead)
+        return panel.frame(series, {panel.columns.ds: stamps, "sample": sample, "LSTM": made.reshape(-1)})
+
+    def backtest(
+        self, df: Any = None, n_windows: int = 1, step_size: int = 1, *, baselines: Sequence[str] = (), static: Any = None
+    ) -> Backtest:
         """Forecast the last `horizon` steps of each series from the fitted model, which is not trained again.
 
         The truth is honest only if `fit` has not seen it.
@@ -124,6 +208,8 @@ class Forecaster:
             df: history with the truth at its end; None takes the data of `fit`.
             n_windows: forecast origins per series; the last one is `horizon` steps before the end.
             step_size: steps between two origins.
+            baselines: further forecasters beside it: Naive2, SES, Theta, ETS; see `baselines.add`.
+            static: as in `fit`.
 
         Returns:
             Forecasts and truth: `.frame()` is the long frame, `.scores()` the metrics of LSTM and SeasonalNaive.
@@ -132,17 +218,59 @@ class Forecaster:
             RuntimeError: nothing is fitted, or there is no data.
             ValueError: the data is wrong, or a series is too short for so many windows.
         """
-        model, panel = self._fitted, self._panel(df)
+        panel = self._panel(df, None, static)
         series, origin = _origins(panel, self.config.horizon, n_windows, step_size)
-        return tasks.backtest(model, self.config, panel, series, origin)
+        made = self._recipe.backtest(self._fitted, panel, series, origin)
+        if not baselines:
+            return made
+        from longshort.apps.forecast.baselines import add
 
-    def evaluate(self, df: Any = None, n_windows: int = 1, step_size: int = 1) -> dict[str, dict[str, float]]:
-        """The scores of `backtest`: MASE, sMAPE, wQL and coverage, of LSTM and of SeasonalNaive."""
-        return self.backtest(df, n_windows, step_size).scores()
+        return add(made, baselines)
+
+    def evaluate(
+        self, df: Any = None, n_windows: int = 1, step_size: int = 1, *, baselines: Sequence[str] = (), static: Any = None
+    ) -> dict[str, dict[str, float]]:
+        """The scores of `backtest`: MASE, sMAPE, wQL and coverage, of LSTM, SeasonalNaive and further baselines."""
+        return self.backtest(df, n_windows, step_size, baselines=baselines, static=static).scores()
+
+    def anomalies(self, df: Any = None, level: float = 99, n_windows: int | None = None, *, static: Any = None) -> Any:
+        """Flag values that the forecasts made before them hardly expected; see `anomaly.anomalies`.
+
+        Args:
+            df: a frame or a file as in `fit`; None takes the data of `fit`.
+            level: flag what lies outside the central interval of this many percent.
+            n_windows: origins per series, each one step after the other; None judges the last `horizon` steps, each by a
+                forecast one step ahead.
+            static: as in `fit`.
+
+        Returns:
+            The frame `unique_id, ds, y, LSTM, lo, hi, score, anomaly`.
+        """
+        from longshort.apps.forecast.anomaly import anomalies
+
+        return anomalies(self.backtest(df, n_windows or self.config.horizon, static=static), level)
+
+    def report(
+        self, path: Path | str, df: Any = None, n_windows: int = 1, step_size: int = 1, *, baselines: Sequence[str] = (),
+        static: Any = None,
+    ) -> Path:  # fmt: skip
+        """Write one self-contained HTML page on how far these forecasts can be trusted; see `report.report`.
+
+        Args: as `backtest`; path is the file.
+        """
+        from longshort.apps.forecast.report import report
+
+        return report(self.backtest(df, n_windows, step_size, baselines=baselines, static=static), path, about=self.about)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the model is, in plain values: config, cell, scores of fit, versions."""
+        return {"config": asdict(self.config), "cell": asdict(self.cell), "scores": [asdict(s) for s in self.scores],
+                "made_by": artefact.versions()}  # fmt: skip
 
     def cross_validation(
-        self, df: Any, n_windows: int = 1, step_size: int = 1, *, refit: bool = False, id_col: str = "unique_id",
-        time_col: str = "ds", target_col: str = "y", progress: bool = False,
+        self, df: Any, n_windows: int = 1, step_size: int = 1, *, refit: bool = False, static: Any = None,
+        id_col: str = "unique_id", time_col: str = "ds", target_col: str = "y", progress: bool = False,
     ) -> Any:  # fmt: skip
         """Train on the data before the first cutoff and forecast from every cutoff. This forecaster itself stays as it is.
 
@@ -151,6 +279,7 @@ class Forecaster:
             n_windows: cutoffs per series; the last one is `horizon` steps before the end.
             step_size: steps between two cutoffs.
             refit: train anew at every cutoff.
+            static: as in `fit`.
             id_col: name of the id column.
             time_col: name of the time column.
             target_col: name of the value column.
@@ -164,15 +293,16 @@ class Forecaster:
             TypeError: df is no frame.
             ValueError: the data is wrong, or a series is too short for so many windows.
         """
-        panel = read(df, self.asked.freq, Columns(id_col, time_col, target_col))
+        panel = read(df, self.asked.freq, Columns(id_col, time_col, target_col), self.asked.names, static=static)
         series, origin = _origins(panel, self.config.horizon, n_windows, step_size)
+        asked = replace(self.asked, freq=panel.freq.name)
         window, made = np.tile(np.arange(n_windows), len(panel)), []
         for w in range(n_windows if refit else 1):
             chosen = window == w if refit else window >= 0
-            other = Forecaster(config=self.asked, training=self.training, cell=self.cell)
-            known = panel.head(origin[window == w])
-            other._train(ForecastTask(self.asked.resolve(panel), known, self.cell), progress=progress)
-            made.append((chosen, tasks.backtest(other._fitted, other.config, panel, series[chosen], origin[chosen])))
+            other = Forecaster(config=asked, training=self.training, cell=self.cell)
+            task = ForecastTask(asked, panel.head(origin[window == w]), self.cell)
+            other._train([task] * asked.ensemble, self.training, progress=progress)
+            made.append((chosen, other._recipe.backtest(other._fitted, panel, series[chosen], origin[chosen])))
         names = made[0][1].quantiles
         joined = {k: np.empty((len(series), *v.shape[1:])) for k, v in names.items()}
         for chosen, part in made:
@@ -193,8 +323,8 @@ class Forecaster:
         """
         from longshort.apps.forecast.plot import plot
 
-        model, panel = self._fitted, self._panel(df)
-        return plot(panel, tasks.predict(model, self.config, panel) if forecast is None else forecast, **how)
+        panel = self._panel(df)
+        return plot(panel, self._recipe.predict(self._fitted, panel) if forecast is None else forecast, **how)
 
     def save(self, path: Path | str) -> Path:
         """Write the model to one .safetensors file; the data of `fit` is not in it.
@@ -203,7 +333,9 @@ class Forecaster:
             RuntimeError: nothing is fitted.
             OSError: the file cannot be written.
         """
-        weights, extra = self._fitted.state_dict(), {"columns": list(self.columns)}
+        weights, recipe = self._fitted.state_dict(), self._recipe
+        extra = {"columns": list(self.columns), "encoding": asdict(recipe.encoding), "ids": list(recipe.ids),
+                 "ranks": len(self._fitted.ranks), "asked": asdict(self.asked)}  # fmt: skip
         return artefact.save(path, Artefact("forecast", self.config, self.cell, weights, self.scores, extra=extra))
 
     @classmethod
@@ -218,34 +350,62 @@ class Forecaster:
     @classmethod
     def expected(cls, config: _Config, cell: Cell, extra: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """The tensors that a file of such a forecaster holds, without memory."""
-        if config.freq is None or config.season_length is None or config.context is None:
-            raise ValueError("config must hold freq, season_length and context, which fit fills in")
-        with torch.device("meta"):
-            return tasks.network(config, cell).state_dict()
+        if None in (config.freq, config.season_length, config.context, config.inputs, config.multiplicative):
+            raise ValueError("config must hold freq, season_length, context, inputs and multiplicative, which fit fills in")
+        return _blank(config, cell, extra)[1].state_dict()
 
     @classmethod
     def from_artefact(cls, artefact: Artefact) -> Self:
         """The forecaster that a file holds."""
         made = cls(config=artefact.config, cell=artefact.cell)
-        with torch.device("meta"):  # draws nothing
-            made.model = tasks.network(artefact.config, artefact.cell).eval()
+        made.recipe, made.model = _blank(artefact.config, artefact.cell, artefact.extra)
         made.model.load_state_dict(dict(artefact.tensors), assign=True)
         made.scores, made.columns = tuple(artefact.scores), Columns(*artefact.extra["columns"])
+        made.asked = _Config(**artefact.extra["asked"])
         return made
 
     @property
-    def _fitted(self) -> nn.Module:
+    def _fitted(self) -> Ensemble:
         if self.model is None:
             raise RuntimeError("this Forecaster is not fitted. Call fit(df) first, or Forecaster.load(path).")
         return self.model
 
-    def _panel(self, df: Any) -> Panel:
-        """A frame as a panel of the frequency of `fit`; None is the data of `fit`."""
-        if df is not None:
-            return read(df, self.config.freq, self.columns)
-        if self.panel is None:
-            raise RuntimeError("a loaded Forecaster carries no data. Give it the history: predict(df).")
-        return self.panel
+    @property
+    def _recipe(self) -> Recipe:
+        _ = self._fitted
+        return cast(Recipe, self.recipe)
+
+    def _panel(self, df: Any, future: Any = None, static: Any = None, ahead: bool = False) -> Panel:
+        """A frame as a panel of the frequency of `fit`; None is the data of `fit`. ahead: future covariates are needed."""
+        _ = self._fitted
+        if ahead and self.config.future and future is None:
+            raise ValueError(
+                f"this model reads {', '.join(self.config.future)} of the steps that it forecasts. Give them: "
+                f"predict(..., future=frame) with {self.columns.id}, {self.columns.ds} and these columns."
+            )
+        if df is None:
+            if self.panel is None:
+                raise RuntimeError("a loaded Forecaster carries no data. Give it the history: predict(df).")
+            if future is None:
+                return self.panel
+            df, static = self.sources[0], static if static is not None else self.sources[1]
+        return read(df, self.config.freq, self.columns, self.config.names, future=future, static=static)
+
+
+def checkpoints(path: Path | str, n: int) -> list[Path]:
+    """The files of an ensemble of n networks: the path itself for one, else NAME.0.safetensors, NAME.1.safetensors, ..."""
+    path = Path(path)
+    return [path] if n == 1 else [path.with_name(f"{path.stem}.{k}{path.suffix}") for k in range(n)]
+
+
+def _blank(config: _Config, cell: Cell, extra: Mapping[str, Any]) -> tuple[Recipe, Ensemble]:
+    """The recipe and the model of a file, the model without weights or memory."""
+    recipe = Recipe(config, cell, Encoding(**extra["encoding"]), tuple(extra["ids"]))
+    H, quantiles = config.horizon, config.quantiles
+    with torch.device("meta"):  # draws nothing
+        members = [recipe.network() for _ in range(config.ensemble)]
+        made = Ensemble(members, torch.ones(H, len(quantiles)), torch.empty(extra["ranks"], H), quantiles.index(0.5))
+    return recipe, made.eval()
 
 
 def _origins(panel: Panel, horizon: int, n_windows: int, step_size: int) -> tuple[Any, Any]:
@@ -254,8 +414,8 @@ def _origins(panel: Panel, horizon: int, n_windows: int, step_size: int) -> tupl
         if isinstance(v, bool) or not isinstance(v, int) or v < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {v!r}.")
     first = panel.lengths - horizon - (n_windows - 1) * step_size
-    need = horizon + (n_windows - 1) * step_size + tasks.LEAST_SERIES
-    if len(bad := np.flatnonzero(first < tasks.LEAST_SERIES)):
+    need = horizon + (n_windows - 1) * step_size + LEAST_SERIES
+    if len(bad := np.flatnonzero(first < LEAST_SERIES)):
         raise ValueError(
             f"series {panel.ids[int(bad[0])]!r} has {panel.lengths[bad[0]]} steps; {n_windows} windows of horizon {horizon}, "
             f"{step_size} apart, need at least {need}. Take fewer windows, or leave it out"

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longshort.apps.forecast import evidence
+from longshort.apps.forecast.backtest import Backtest
 from longshort.apps.forecast.data import Panel
-from longshort.apps.forecast.task import Backtest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ import numpy as np
 
 import longshort
 from longshort.apps.forecast import diagnostics, evidence, plot
-from longshort.apps.forecast.task import Backtest
+from longshort.apps.forecast.backtest import Backtest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

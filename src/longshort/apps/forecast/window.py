@@ -7,26 +7,43 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-PAST = 3  # channels of Window.past
+PAST, STATIC = 3, 2  # channels of Window.past and Window.static
+WILD_LOG = 20.0  # a forecast of logarithms stays below e^20 times the last value
 READ = 336  # longest part of the context that the LSTM reads; the guesses see all of it
 
 
 class Window(NamedTuple):
     """A batch of contexts, scaled at the forecast origin.
 
-    past: value, value without its season, 1 where observed; scaled, 0 where missing; the last READ steps
-        at most, float32, [B, min(L, READ), PAST].
+    past: value, value without its season, 1 where observed; scaled, 0 where missing; the last
+        `read` steps at most, float32, [B, min(L, read), PAST].
     guesses: simple forecasts (see `encode`), scaled, 0 where there is none, float32, [B, H, K].
     known: 1 where there is a guess, float32, [B, H, K].
+    static: log(scale / |level|) / 4 within -4 to 4, and the share of the context that is observed, float32, [B, STATIC].
     level: where the series stands at the origin, float64, [B]; scaled = (y - level) / scale.
     scale: mean distance of the context from the level, positive, float64, [B].
+    log: whether all this is of log y.
     """
 
     past: NDArray
     guesses: NDArray
     known: NDArray
+    static: NDArray
     level: NDArray
     scale: NDArray
+    log: bool = False
+
+    def scaled(self, y: NDArray) -> NDArray:
+        """Values [B, ...] in scaled units."""
+        shape = (-1, *(1,) * (y.ndim - 1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return ((np.log(y) if self.log else y) - self.level.reshape(shape)) / self.scale.reshape(shape)
+
+    def values(self, scaled: NDArray) -> NDArray:
+        """Scaled values [B, ...] in units of the data, float64."""
+        shape = (-1, *(1,) * (scaled.ndim - 1))
+        y = scaled * self.scale.reshape(shape) + self.level.reshape(shape)
+        return np.exp(np.minimum(y, self.level.reshape(shape) + WILD_LOG)) if self.log else y
 
 
 def kinds(seasons: tuple[int, ...]) -> int:
@@ -34,7 +51,9 @@ def kinds(seasons: tuple[int, ...]) -> int:
     return 1 + 2 * sum(m > 1 for m in seasons)
 
 
-def encode(past: NDArray, horizon: int, seasons: tuple[int, ...]) -> Window:
+def encode(
+    past: NDArray, horizon: int, seasons: tuple[int, ...], *, level_zero: bool = False, log: bool = False, read: int = READ
+) -> Window:
     """Scale contexts and make the simple forecasts that the model mixes and corrects.
 
     The guesses are: the last value; for each season m > 1 the value one season ago (seasonal naive) and the level plus the
@@ -44,11 +63,15 @@ def encode(past: NDArray, horizon: int, seasons: tuple[int, ...]) -> Window:
         past: the last L values before the origin, NaN where missing, at least one observed per row, float64, [B, L].
         horizon: steps H to forecast.
         seasons: steps per season, the most important one first.
+        level_zero: take 0 as the level, so that scaled values are multiples of the mean size: for counts.
+        log: take logarithms first; then all values must be positive.
+        read: steps of the context that the LSTM reads, at most.
 
     Returns:
         The window; it depends on nothing but the arguments.
     """
     (B, L), seen = past.shape, np.isfinite(past)
+    past = np.log(past) if log else past
     last = past[np.arange(B), L - 1 - seen[:, ::-1].argmax(1)]
     guesses, adjusted, level = [np.broadcast_to(last[:, None], (B, horizon))], past, last
     for m in reversed([m for m in seasons if m > 1]):
@@ -57,16 +80,21 @@ def encode(past: NDArray, horizon: int, seasons: tuple[int, ...]) -> Window:
         adjusted = past - np.nan_to_num(profile[:, (np.arange(L) - L) % m])
         level = _recent(adjusted, max(1, m // 4))
         guesses[1:1] = [phase_values(past, m)[:, ahead], level[:, None] + profile[:, ahead]]
+    if level_zero:
+        level = np.zeros(B)
     distance = _mean(np.abs(past - level[:, None]))
     scale = np.where(distance > 1e-9 * np.abs(level), distance, np.maximum(np.abs(level), 1e-9))
+    spread = np.clip(np.log(scale / np.maximum(np.abs(level), 1e-12)) / 4, -4, 4)
     stacked = (np.stack(guesses, -1) - level[:, None, None]) / scale[:, None, None]
     scaled = [np.nan_to_num((v - level[:, None]) / scale[:, None]) for v in (past, adjusted)]
     return Window(
-        np.stack([*scaled, seen], -1)[:, -READ:].astype(np.float32),
+        np.stack([*scaled, seen], -1)[:, -read:].astype(np.float32),
         np.nan_to_num(stacked).astype(np.float32),
         np.isfinite(stacked).astype(np.float32),
+        np.stack([spread, seen.mean(1)], -1).astype(np.float32),
         level,
         scale,
+        log,
     )
 
 

@@ -1,0 +1,153 @@
+"""ES-RNN: exponential smoothing for each series, and one dilated LSTM over all of them. Smyl 2020, A hybrid method of
+exponential smoothing and recurrent neural networks for time series forecasting (the winner of the M4 competition)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from longshort.apps.forecast.config import Config
+from longshort.apps.forecast.model import Encoder, Inputs, Sizes, pinball, quiet, spread
+from longshort.apps.forecast.window import PAST
+from longshort.cell import Cell
+from longshort.task import Loss
+
+RATE = 3.0  # learning rate of the smoothing coefficients, as a multiple of the network's
+
+
+class Smooth(NamedTuple):
+    """A series taken apart, in scaled units.
+
+    level: after each step, [B, T].
+    season: of each step and the H that follow, as known one season before, [B, T + H]; of several seasons the sum.
+    ahead: season of the H steps after each step, as known then, [B, T, H].
+    """
+
+    level: Tensor
+    season: Tensor
+    ahead: Tensor
+
+
+class ESRNN(nn.Module):
+    """Smooth first, then forecast what is left.
+
+        e_t = z_t - l_{t-1} - s_t           z: scaled values, or their logarithms (Config.multiplicative: seasons are factors)
+        l_t = l_{t-1} + alpha e_t           alpha, gamma: one of each per series, learned with the network; the mean for new ones
+        s_{t+m} = s_t + gamma e_t           for each season m, zero, one or two of them
+
+    At every step t the LSTM sees the last `inputs` values without season, less the level, and gives quantiles of the H values
+    that follow, less level and season; every step of the context is a training example.
+
+    Args:
+        config: a resolved Config.
+        sizes: channels of the inputs.
+        cell: the variant of the LSTM.
+    """
+
+    def __init__(self, config: Config, sizes: Sizes, cell: Cell) -> None:
+        super().__init__()
+        self.levels, self.below, self.penalty = config.quantiles, config.quantiles.index(0.5), config.level_penalty
+        self.seasons, self.window = tuple(m for m in config.seasons if m > 1), cast(int, config.inputs)
+        self.horizon, P = config.horizon, cell.projection or config.hidden
+        self.alpha = nn.Parameter(torch.zeros(sizes.series))  # before the sigmoid
+        self.gamma = nn.Parameter(torch.full((sizes.series, len(self.seasons)), -1.5))
+        self.alpha.rate = self.gamma.rate = RATE  # type: ignore[attr-defined]
+        extra = sizes.past - PAST + sizes.static + config.horizon * sizes.ahead
+        self.encoder = Encoder(self.window + extra, config, cell)
+        self.inner = nn.Linear(P, config.hidden)
+        self.outer = quiet(nn.Linear(config.hidden, config.horizon * len(config.quantiles)))
+
+    def forward(
+        self, past: Float[Tensor, "B L C"], guesses: Float[Tensor, "B H K"], known: Float[Tensor, "B H K"],
+        ahead: Float[Tensor, "B H A"], static: Float[Tensor, "B N"], scale: Float[Tensor, "B"],
+        series: Tensor,
+    ) -> Float[Tensor, "B H Q"]:  # fmt: skip
+        """Forecast quantiles in scaled units; the arguments are those of `Inputs`."""
+        inputs = Inputs(past, guesses, known, ahead, static, scale, series)
+        smooth = self.smooth(inputs)
+        made = self.network(inputs, smooth, every=False)
+        return made + (smooth.level[:, -1:] + smooth.ahead[:, -1])[..., None]
+
+    def loss(self, inputs: Inputs, target: Float[Tensor, "B H"]) -> Loss:
+        """Pinball loss at every step of the context whose window is observed, plus the level's bend."""
+        smooth = self.smooth(inputs)
+        made = self.network(inputs, smooth, every=True)  # [B, T, H, Q]
+        z, seen = inputs.past[..., 0], inputs.past[..., 2] > 0
+        z = torch.cat([torch.where(seen, z, torch.nan), target], 1)
+        future = z[:, 1:].unfold(1, self.horizon, 1)  # [B, T, H]
+        want = future - smooth.level[..., None] - smooth.ahead
+        ready = seen.cumsum(1) >= min(self.window, 4)
+        loss = pinball(self.levels, made, torch.where(ready[..., None], want, torch.nan))
+        if not self.penalty:
+            return loss
+        bend = smooth.level.diff(dim=1).diff(dim=1).square().mean()
+        return Loss(loss.total + self.penalty * bend * loss.elements, loss.elements)
+
+    def network(self, inputs: Inputs, smooth: Smooth, every: bool) -> Tensor:
+        """Quantiles less level and season: of the last step [B, H, Q], or of all [B, T, H, Q]."""
+        (B, T, _), W, H = inputs.past.shape, self.window, self.horizon
+        seen = inputs.past[..., 2]
+        left = (inputs.past[..., 0] - smooth.season[:, :T]) * seen + smooth.level * (1 - seen)  # a gap holds the level
+        left = torch.cat([left[:, :1].expand(B, W - 1), left], 1).unfold(1, W, 1) - smooth.level[..., None]
+        future = torch.cat([inputs.past[..., inputs.past.shape[2] - inputs.ahead.shape[2] :], inputs.ahead], 1)
+        future = future[:, 1:].unfold(1, H, 1).flatten(2)  # [B, T, A * H]
+        x = torch.cat([left, inputs.past[..., PAST:], future, inputs.static[:, None].expand(B, T, -1)], -1)
+        out = self.outer(F.silu(self.inner(self.encoder(x, seen, every)))).unflatten(-1, (H, len(self.levels)))
+        return spread(out[..., 0], out[..., 1:], self.below)
+
+    def smooth(self, inputs: Inputs) -> Smooth:
+        """Level and seasons along the context."""
+        z, seen = inputs.past[..., 0], inputs.past[..., 2]
+        (B, T), H, longest = z.shape, self.horizon, max(self.seasons, default=1)
+        alpha, gamma = self.coefficients(inputs.series)
+        start = first_seasons(z, seen, self.seasons)
+        rings = [list(s.unbind(1)) for s in start]
+        begun = seen.cumsum(1)
+        early = ((begun <= longest) & (seen > 0)).to(z.dtype)
+        level = ((z - sum(s[:, torch.arange(T) % m] for s, m in zip(start, self.seasons, strict=True))) * early).sum(1)
+        level = level / early.sum(1).clamp(min=1)
+        gains, values, there = gamma.unbind(1), z.unbind(1), seen.unbind(1)
+        levels, seasons = [], []
+        for t in range(T):
+            now = [ring[t % len(ring)] for ring in rings]
+            e = (values[t] - level - sum(now)) * there[t]
+            level = level + alpha * e
+            for ring, s, gain in zip(rings, now, gains, strict=True):
+                ring[t % len(ring)] = s + gain * e
+            levels.append(level)
+            seasons.append(torch.stack(now, 1) if now else z.new_zeros(B, 0))
+        ends = [torch.stack([ring[(T + k) % m] for k in range(max(H, m))], 1)
+                for ring, m in zip(rings, self.seasons, strict=True)]  # fmt: skip
+        past = torch.stack(seasons, 1)  # [B, T, seasons]
+        total, ahead = z.new_zeros(B, T + H), z.new_zeros(B, T, H)
+        for k, (m, end) in enumerate(zip(self.seasons, ends, strict=True)):
+            known = torch.cat([past[..., k], end], 1)
+            total = total + known[:, : T + H]
+            phase = torch.arange(H, device=z.device) % m
+            ahead = ahead + known[:, 1 : T + m].unfold(1, m, 1)[:, :, phase]  # row t: steps t + 1 ... t + m as known at t
+        return Smooth(torch.stack(levels, 1), total, ahead)
+
+    def coefficients(self, series: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha [B] and gamma [B, seasons] of some series; of new ones (-1) the mean."""
+        old, at = series >= 0, series.clamp(min=0)
+        alpha = torch.where(old, self.alpha[at], self.alpha.mean())
+        gamma = torch.where(old[:, None], self.gamma[at], self.gamma.mean(0))
+        return torch.sigmoid(alpha), torch.sigmoid(gamma)
+
+
+def first_seasons(z: Tensor, seen: Tensor, seasons: tuple[int, ...]) -> list[Tensor]:
+    """Where each season starts: mean deviation of each phase in the first three observed cycles, shorter ones first. [B, m]."""
+    made: dict[int, Tensor] = {}
+    rest, T = z, z.shape[1]
+    for m in sorted(seasons):
+        w = seen * (seen.cumsum(1) <= 3 * m)
+        phase = torch.arange(T, device=z.device) % m
+        center = (rest * w).sum(1, keepdim=True) / w.sum(1, keepdim=True).clamp(min=1)
+        total, count = (z.new_zeros(len(z), m).index_add(1, phase, v) for v in ((rest - center) * w, w))
+        s = total / count.clamp(min=1)
+        made[m], rest = s, rest - s[:, phase]
+    return [made[m] for m in seasons]

@@ -1,0 +1,223 @@
+"""`Recipe`: all that a fitted forecaster is but its weights; and `Ensemble`, the networks with their calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from longshort.apps.forecast import conformal
+from longshort.apps.forecast.backtest import Backtest, columns, seasonal_naive
+from longshort.apps.forecast.config import LEAST_PAST, Config
+from longshort.apps.forecast.covariates import Encoding, encode
+from longshort.apps.forecast.data import Panel
+from longshort.apps.forecast.deepar import DeepAR
+from longshort.apps.forecast.esrnn import ESRNN
+from longshort.apps.forecast.model import Direct, Inputs, Sizes
+from longshort.apps.forecast.window import PAST, READ, STATIC, Window, kinds
+from longshort.apps.forecast.window import encode as scale
+from longshort.cell import Cell
+
+MODELS = {"direct": Direct, "deepar": DeepAR, "esrnn": ESRNN}
+CHUNK = 512  # windows that are forecast at once
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How windows become inputs and outputs become forecasts.
+
+    Args:
+        config: a resolved Config.
+        cell: the variant of the LSTM.
+        encoding: how covariates become channels.
+        ids: the series of fit as text, where they have parameters of their own (esrnn).
+    """
+
+    config: Config
+    cell: Cell
+    encoding: Encoding
+    ids: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> Sizes:
+        """Channels of `Inputs`."""
+        e = self.encoding
+        return Sizes(
+            PAST + e.past_size, kinds(self.seasons), e.future_size, STATIC + e.static_size, 2 * len(e.past), len(self.ids)
+        )
+
+    @property
+    def seasons(self) -> tuple[int, ...]:
+        """The seasons that the window takes out: none where the model smooths them itself."""
+        return (1,) if self.config.model == "esrnn" else self.config.seasons
+
+    @property
+    def log(self) -> bool:
+        """Whether the model works on logarithms."""
+        return self.config.model == "esrnn" and bool(self.config.multiplicative)
+
+    @property
+    def read(self) -> int:
+        """Steps of the context that the LSTM reads."""
+        L = cast(int, self.config.context)
+        return L if self.config.model == "esrnn" else min(L, READ)
+
+    def network(self) -> nn.Module:
+        """A fresh network."""
+        return MODELS[self.config.model](self.config, self.sizes, self.cell)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The number of each series of fit by its id."""
+        return {name: k for k, name in enumerate(self.ids)}
+
+    def known(self, panel: Panel) -> NDArray:
+        """The number that each series of a panel had in fit, -1 for new ones. int64, [S]."""
+        if not self.ids:
+            return np.full(len(panel), -1)
+        return np.array([self.places.get(str(v), -1) for v in panel.ids.to_list()])
+
+    def look(self, panel: Panel, past: NDArray, series: NDArray, origin: NDArray, known: NDArray) -> tuple[Inputs, Window]:
+        """The inputs of some forecast origins.
+
+        Args:
+            panel: the series.
+            past: their values before the origins, float64, [B, L].
+            series: number of each row's series, [B].
+            origin: how many of its steps are known, [B].
+            known: `known(panel)`.
+
+        Raises:
+            ValueError: logarithms are to be taken of values that are not positive.
+        """
+        c = self.config
+        if self.log and len(bad := np.flatnonzero((past <= 0).any(1))):
+            raise ValueError(
+                f"series {panel.ids[int(series[bad[0]])]!r} has values of zero or less, but this model smooths logarithms. "
+                "Fit with multiplicative=False, or leave the series out."
+            )
+        zero = c.model == "deepar" and c.distribution == "negative_binomial"
+        w = scale(past, c.horizon, self.seasons, level_zero=zero, log=self.log, read=self.read)
+        extra = encode(self.encoding, panel, series, origin, self.read, c.horizon)
+        values = (np.concatenate([w.past, extra.past], -1), w.guesses, w.known, extra.future,
+                  np.concatenate([w.static, extra.static], -1), w.scale.astype(np.float32), known[series])  # fmt: skip
+        return Inputs(*(torch.from_numpy(v) for v in values)), w
+
+    def windows(self, panel: Panel, series: NDArray, origin: NDArray) -> Iterator[tuple[Inputs, Window]]:
+        """The inputs of some forecast origins, `CHUNK` of them at a time.
+
+        Raises:
+            ValueError: a context holds fewer than two observed values.
+        """
+        L, known = cast(int, self.config.context), self.known(panel)
+        for k in range(0, len(series), CHUNK):
+            s, n = series[k : k + CHUNK], origin[k : k + CHUNK]
+            past = panel.window(s, n - L, L)
+            if len(bad := np.flatnonzero(np.isfinite(past).sum(1) < LEAST_PAST)):
+                raise ValueError(
+                    f"series {panel.ids[int(s[bad[0]])]!r} has fewer than {LEAST_PAST} observed values in the {L} steps up to "
+                    f"{panel.stamps(s[bad[:1]], n[bad[:1]] - 1)[0]}, so nothing can be forecast from there. Leave it out"
+                    + (f" (and {len(bad) - 1} more like it)." if len(bad) > 1 else ".")
+                )
+            yield self.look(panel, past, s, n, known)
+
+    def forecast(self, model: nn.Module, panel: Panel, series: NDArray, origin: NDArray) -> NDArray:
+        """Quantiles of the `horizon` steps after the first `origin` ones of some series. No later value is read.
+
+        Args:
+            model: a network or an `Ensemble`, in evaluation mode.
+            panel: the series.
+            series: number of each row's series, [B].
+            origin: how many of its steps are known, [B].
+
+        Returns:
+            Quantiles in the units of the data by ascending level, float64, [B, H, Q].
+
+        Raises:
+            ValueError: a context holds fewer than two observed values.
+        """
+        made = [np.empty((0, self.config.horizon, len(self.config.quantiles)))]
+        for inputs, window in self.windows(panel, series, origin):
+            made.append(self.values(window, run(model, inputs)))
+        return np.concatenate(made)
+
+    def paths(self, model: Ensemble, panel: Panel, series: NDArray, origin: NDArray, n: int, seed: int) -> NDArray:
+        """n sample paths of the steps after each origin, in the units of the data, float64, [B, n, H].
+
+        deepar draws them. The others draw each path's ranks, all steps together, from the held-out windows, and read the values
+        at these ranks off the quantiles (Clark et al. 2004, The Schaake shuffle): so steps go together as they did there.
+
+        Raises:
+            RuntimeError: nothing was held out, so that it is not known how steps go together.
+        """
+        made, rng = [np.empty((0, n, self.config.horizon))], np.random.default_rng(seed)
+        for inputs, window in self.windows(panel, series, origin):
+            if self.config.model == "deepar":
+                share = -(-n // len(model.members))
+                with torch.no_grad():
+                    parts = [cast(DeepAR, m).paths(inputs, share, seed + k) for k, m in enumerate(model.members)]
+                drawn = torch.cat(parts, 1)[:, :n].double().numpy()
+            else:
+                if not len(model.ranks):
+                    raise RuntimeError("sample paths need held-out windows, and fit had none. Fit with holdout= above 0.")
+                ranks = model.ranks.numpy()[rng.permutation(np.arange(n) % len(model.ranks))]
+                drawn = conformal.values_at(run(model, inputs), np.array(self.config.quantiles), ranks)
+            made.append(self.values(window, drawn))
+        return np.concatenate(made)
+
+    def values(self, window: Window, scaled: NDArray) -> NDArray:
+        """Scaled forecasts in the units of the data."""
+        y = window.values(scaled)
+        return np.maximum(y, 0) if self.config.nonnegative else y
+
+    def backtest(self, model: nn.Module, panel: Panel, series: NDArray, origin: NDArray) -> Backtest:
+        """Forecast from past origins, beside the seasonal naive forecast; the arguments are those of `forecast`."""
+        made, naive = self.forecast(model, panel, series, origin), seasonal_naive(self.config, panel, series, origin)
+        return Backtest(panel, self.config, series, origin, {"LSTM": made, "SeasonalNaive": naive})
+
+    def predict(self, model: nn.Module, panel: Panel) -> Any:
+        """Forecast what follows the end of each series of a panel; a long frame `unique_id, ds, LSTM, LSTM-lo-80, ...`."""
+        H, S = self.config.horizon, np.arange(len(panel))
+        made = columns("LSTM", self.forecast(model, panel, S, panel.lengths), self.config)
+        series, ahead = np.repeat(S, H), np.tile(np.arange(H), len(S))
+        return panel.frame(series, {panel.columns.ds: panel.stamps(series, panel.lengths[series] + ahead), **made})
+
+
+def run(model: nn.Module, inputs: Inputs) -> NDArray:
+    """A network's quantiles as float64 on the CPU, [B, H, Q]."""
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        return model(*(v.to(device) for v in inputs)).double().cpu().numpy()
+
+
+class Ensemble(nn.Module):
+    """Networks whose quantiles are averaged, then stretched by the conformal factors.
+
+    Args:
+        members: the networks.
+        stretch: factor of each quantile's distance from the median, [H, Q]; ones where not calibrated.
+        ranks: where the truth fell among the quantiles of held-out windows, in [0, 1], [n, H].
+    """
+
+    stretch: Tensor
+    ranks: Tensor
+
+    def __init__(self, members: Sequence[nn.Module], stretch: Tensor, ranks: Tensor, below: int) -> None:
+        super().__init__()
+        self.members, self.below = nn.ModuleList(members), below
+        self.register_buffer("stretch", stretch)
+        self.register_buffer("ranks", ranks)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Quantiles in scaled units, ascending, [B, H, Q]."""
+        made = torch.stack([m(*inputs) for m in self.members]).mean(0) if len(self.members) > 1 else self.members[0](*inputs)
+        median = made[..., self.below : self.below + 1]
+        made = median + self.stretch * (made - median)
+        lower = made[..., : self.below + 1].flip(-1).cummin(-1).values.flip(-1)
+        return torch.cat([lower, made[..., self.below + 1 :].cummax(-1).values], -1)
