@@ -116,7 +116,10 @@ def test_flags_reach_the_model(home: Path, tmp_path: Path) -> None:
     assert cli.run(["train", "forecast", "--data", str(home / "data.csv"), "--out", str(model), "--quiet", *SHORT, "--steps", "3",
                     *words]) == 0  # fmt: skip
     held = artefact.read(model)
-    assert held.config == Config(4, (50.0, 95.0), "MS", 12, 36, 4, (1,), 0.1, 8)
+    assert held.config == Config(
+        horizon=4, levels=(50.0, 95.0), freq="MS", season_length=12, context=36, inputs=12, multiplicative=True, hidden=4,
+        dilations=(1,), batch=8,
+    )  # fmt: skip
     assert held.cell == longshort.Cell(peephole=True, zoneout=(0.1, 0.2))
 
 
