@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 
 class Display:
     """A live line on a terminal, one plain line per score elsewhere.
@@ -21,6 +18,9 @@ class Display:
     """
 
     def __init__(self, total: int, step: int, metric: str) -> None:
+        from rich.console import Console  # a tenth of a second, which who wants no display should not wait for
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         self.console, self.shown = Console(stderr=True), 0.0
         said = TextColumn("training"), BarColumn(16), MofNCompleteColumn(), TextColumn("{task.description}"), TextColumn("left")
         self.bar = Progress(*said, TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal)

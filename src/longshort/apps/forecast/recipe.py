@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +28,7 @@ from longshort.cell import Cell
 
 MODELS = {"direct": Direct, "deepar": DeepAR, "esrnn": ESRNN}
 CHUNK = 512  # windows that are forecast at once
+FEW = 4  # windows that are forecast on one thread
 
 
 @dataclass(frozen=True)
@@ -192,8 +195,31 @@ class Recipe:
 def run(model: nn.Module, inputs: Inputs) -> NDArray:
     """A network's quantiles as float64 on the CPU, [B, H, Q]."""
     device = next(model.parameters()).device
-    with torch.no_grad():
+    with torch.no_grad(), ONE if len(inputs.past) <= FEW else nullcontext():
         return model(*(v.to(device) for v in inputs)).double().cpu().numpy()
+
+
+class _OneThread:
+    """Within it torch and the engines compute on one thread: for so little work, waiting for a second one takes longer than
+    the work, and far longer where that thread's core is busy. Safe to enter from several Python threads."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = Lock(), 0, 1
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.before = torch.get_num_threads()
+            self.inside += 1
+            torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            torch.set_num_threads(1 if self.inside else self.before)
+
+
+ONE = _OneThread()
 
 
 class Ensemble(nn.Module):
