@@ -77,7 +77,7 @@ class DeepAR(nn.Module):
                 break
             z, seen = torch.cat([z, value[:, None]], 1), F.pad(seen, (0, 1), value=1.0)
             back = [v[:, v.shape[1] - lag] for lag in self.lags for v in (z, seen)]
-            rest = x[:, L + k + 1, 2 * len(self.lags) :].repeat_interleave(n, 0)
+            rest = x[:, L + k, 2 * len(self.lags) :].repeat_interleave(n, 0)
             y, state = self.lstm(torch.cat([torch.stack(back, -1), rest], -1)[:, None], state)
             out = y[:, 0]
         return torch.stack(made, -1).reshape(B, n, H)

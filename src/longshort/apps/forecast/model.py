@@ -101,10 +101,9 @@ class Encoder(nn.Module):
         own = x if every else x[:, -1:]
         if self.look:
             q, k, v = (f(z) for f, z in zip(self.look, (own, x, x), strict=True))
-            mask = seen[:, None, :] > 0
-            if every:
-                mask = mask & torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-            mask = mask | ~mask.any(-1, keepdim=True)  # where nothing is observed yet, look anywhere: no NaN
+            before = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()[-own.shape[1] :]
+            mask = before & (seen[:, None, :] > 0)
+            mask = mask | (before & ~mask.any(-1, keepdim=True))  # where nothing is observed yet, look anywhere: no NaN
             own = own + F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return own if every else own[:, 0]
 
