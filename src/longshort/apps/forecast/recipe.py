@@ -40,12 +40,30 @@ class Recipe:
         cell: the variant of the LSTM.
         encoding: how covariates become channels.
         ids: the series of fit as text, where they have parameters of their own (esrnn).
+
+    Raises:
+        ValueError: the parts contradict each other.
     """
 
     config: Config
     cell: Cell
     encoding: Encoding
     ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        c, e = self.config, self.encoding
+        want, got = (c.past, c.future, set(c.static), c.calendar), (e.past, e.future, {*e.numbers, *e.labels}, e.calendar)
+        if want != got:
+            raise ValueError(f"the encoding must be of past, future and static covariates and calendar = {want}, got {got}.")
+        n, moments = len(e.past + e.future + e.numbers), e.mean + e.scale
+        if (len(e.mean), len(e.scale), len(e.vocabulary)) != (n, n, len(e.labels)) or not np.isfinite(
+            np.array(moments, float)
+        ).all():
+            raise ValueError(
+                f"the encoding must hold {n} finite means, as many scales, and {len(e.labels)} vocabularies, got {e}."
+            )
+        if len(set(self.ids)) < len(self.ids) or not all(isinstance(name, str) for name in self.ids):
+            raise ValueError("ids must be different texts.")
 
     @property
     def sizes(self) -> Sizes:

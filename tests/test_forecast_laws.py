@@ -1,0 +1,267 @@
+"""Laws of the whole forecaster that hold for every model, with and without covariates, on small panels that are made here."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from longshort import artefact
+from longshort.apps.forecast import Forecaster
+from longshort.apps.forecast.recipe import MODELS
+from longshort.artefact import ArtefactError
+from longshort.train import Training
+
+H = 4
+QUICK = Training(steps=4, evaluate=4)  # one score, so that the held-out part chooses nothing
+SMALL = {"hidden": 8, "batch": 8, "samples": 40, "training": QUICK}
+RICH = {"past": ("traffic",), "future": ("promo",), "static": ("size", "kind"), "calendar": True}
+CASES = [
+    pytest.param(kind, rich, id=f"{kind}-{'rich' if rich else 'plain'}") for kind in sorted(MODELS) for rich in (False, True)
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def panel(series: int = 4, steps: int = 44, seed: int = 0, start: str = "2024-01-01", gaps: float = 0.05) -> pd.DataFrame:
+    """Days with a week, a promotion that counts, traffic that follows it, gaps in all of them; H days more than are known."""
+    rng, tables = np.random.default_rng(seed), []
+    for s in range(series):
+        t = np.arange(steps - 3 * (s % 3) + H)
+        promo = (rng.random(len(t)) < 0.3).astype(float)
+        y = 30 * (s + 1) + 5 * np.sin(2 * np.pi * (t + s) / 7) + 8 * promo + rng.normal(size=len(t))
+        traffic = 100 + y + rng.normal(size=len(t))
+        for v in (y, promo, traffic):
+            v[1:-H][rng.random(len(t) - 1 - H) < gaps] = np.nan
+        tables.append(pd.DataFrame({"unique_id": f"s{s}", "ds": pd.date_range(start, periods=len(t)), "y": y, "promo": promo,
+                                    "traffic": traffic, "size": 10.0 * s if s else np.nan, "kind": "ab"[s % 2]}))  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
+
+
+def late(table: pd.DataFrame, steps: int = H) -> pd.Series:
+    """Which rows are the last steps of their series."""
+    return table.groupby("unique_id").cumcount(ascending=False) < steps
+
+
+FULL = {True: panel()}  # by whether there are covariates
+FULL[False] = FULL[True][["unique_id", "ds", "y"]]
+TABLE = {rich: table[~late(table)].reset_index(drop=True) for rich, table in FULL.items()}
+AFTER = FULL[True].loc[late(FULL[True]), ["unique_id", "ds", "promo"]]
+
+
+def fresh(kind: str, rich: bool, **fields) -> Forecaster:
+    return Forecaster(horizon=H, model=kind, **{**SMALL, **(RICH if rich else {}), **fields})
+
+
+@cache
+def fitted(kind: str, rich: bool) -> Forecaster:
+    return fresh(kind, rich).fit(TABLE[rich])
+
+
+def predict(made: Forecaster, table: pd.DataFrame | None = None, future: pd.DataFrame = AFTER) -> pd.DataFrame:
+    rich = bool(made.config.future)
+    return made.predict(TABLE[rich] if table is None else table, future=future if rich else None)
+
+
+def values(frame: pd.DataFrame) -> np.ndarray:
+    return frame.filter(like="LSTM").to_numpy()
+
+
+def meddle(table: pd.DataFrame, steps: int, seed: int = 0) -> pd.DataFrame:
+    """Other values and other traffic in the last steps, of any size but of the same sign."""
+    rng, changed, rows = np.random.default_rng(seed), table.copy(), late(table, steps)
+    for name in {"y", "traffic"} & {*table}:
+        changed.loc[rows, name] = rng.exponential(size=rows.sum()) * 10.0 ** rng.integers(-3, 9, size=rows.sum())
+    return changed
+
+
+def weights(made: Forecaster) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in made.model.state_dict().items() if k.startswith("members")}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, v in a.items())
+
+
+# nothing of the future is read
+
+
+@pytest.mark.parametrize(("kind", "rich"), CASES)
+def test_the_future_cannot_change_a_forecast(kind, rich):
+    made, full = fitted(kind, rich), FULL[rich]
+    before = made.backtest(full)
+    for seed in range(3):
+        after = made.backtest(meddle(full, H, seed))
+        for name, q in before.quantiles.items():
+            np.testing.assert_array_equal(q, after.quantiles[name])
+    gone = made.backtest(full.assign(**{k: full[k].mask(late(full)) for k in {"y", "traffic"} & {*full}}))
+    np.testing.assert_array_equal(before.quantiles["LSTM"], gone.quantiles["LSTM"])
+    np.testing.assert_array_equal(values(predict(made)), values(before.frame()[predict(made).columns]))
+
+
+@pytest.mark.parametrize(("kind", "rich"), CASES)
+def test_fit_learns_nothing_from_what_is_held_out(kind, rich):
+    one, two = fitted(kind, rich), fresh(kind, rich).fit(meddle(TABLE[rich], H))
+    assert same(weights(one), weights(two))
+    assert one.recipe == two.recipe
+    three = fresh(kind, rich).fit(meddle(TABLE[rich], H + 1))
+    assert not same(weights(one), weights(three))
+
+
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize(("kind", "rich"), CASES)
+def test_cross_validation_knows_only_what_lies_before_the_cutoff(kind, rich, refit):
+    one, two = (fresh(kind, rich).cross_validation(table, n_windows=2, step_size=2, refit=refit)
+                for table in (TABLE[rich], meddle(TABLE[rich], H if refit else H + 2)))  # fmt: skip
+    kept = slice(None) if refit else one.cutoff == one.groupby("unique_id").cutoff.transform("min")
+    np.testing.assert_array_equal(values(one[kept]), values(two[kept]))
+    assert not refit or not np.array_equal(one.y, two.y, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS))
+@pytest.mark.parametrize("step", range(H))
+def test_future_covariates_reach_their_steps(kind, step):
+    made, other, out = fitted(kind, True), AFTER.copy(), predict(fitted(kind, True))
+    rows = other.groupby("unique_id").cumcount() == step
+    other.loc[rows, "promo"] = 1 - other.loc[rows, "promo"]
+    differs = (values(out) != values(predict(made, future=other))).any(1).reshape(-1, H)
+    assert differs[:, step].all()
+    assert kind == "esrnn" or not differs[:, :step].any()  # the others walk through the horizon
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS))
+def test_past_and_static_covariates_and_the_past_are_read(kind):
+    made, out, t = fitted(kind, True), values(predict(fitted(kind, True))), TABLE[True]
+    for changed in ({"traffic": 2 * t.traffic}, {"promo": 1 - t.promo}, {"kind": "b"}, {"size": 5.0}, {"y": t.y + (t.index % 3)}):
+        changed = t.assign(**changed)
+        assert not np.array_equal(out, values(predict(made, changed)))
+    moved = [t.assign(ds=t.ds + pd.Timedelta(days=1)) for t in (t, AFTER)]
+    assert not np.array_equal(out, values(predict(made, *moved)))  # the calendar
+
+
+@pytest.mark.parametrize(("kind", "rich"), CASES)
+def test_a_forecast_does_not_depend_on_the_other_series(kind, rich):
+    made, together = fitted(kind, rich), predict(fitted(kind, rich))
+    for name in ("s0", "s3"):
+        alone = predict(made, *(t[t.unique_id == name] for t in (TABLE[rich], AFTER)))
+        np.testing.assert_allclose(values(alone), values(together[together.unique_id == name]), rtol=1e-5)
+    stranger = panel(1, seed=5, start="2019-05-05").assign(unique_id="a stranger", kind="unheard of")
+    known = stranger.loc[~late(stranger), [*TABLE[rich]]]
+    out = predict(made, pd.concat([known, TABLE[rich]]), pd.concat([stranger[late(stranger)], AFTER])[AFTER.columns])
+    np.testing.assert_allclose(values(out[out.unique_id != "a stranger"]), values(together), rtol=1e-5)
+    assert np.isfinite(values(out)).all()
+    assert len(out) == 5 * H
+
+
+# odd data
+
+
+ODD = {
+    "zero": np.zeros(40),
+    "constant": np.full(40, 7.0),
+    "one step": np.r_[np.zeros(20), np.full(20, 3.0)],
+    "mostly zero": np.where(np.random.default_rng(2).random(40) < 0.15, np.random.default_rng(3).poisson(5, 40), 0.0),
+    "a late blow": np.r_[np.zeros(39), 1e6],
+    "tiny": np.arange(1, 41) * 1e-12,
+    "gaps": np.where(np.random.default_rng(4).random(40) < 0.7, np.nan, 20 + np.arange(40.0)),
+    "three values": np.r_[np.full(36, np.nan), 5.0, np.nan, 6.0, 4.0],
+}
+
+
+@pytest.mark.parametrize("family", [("direct", "student_t"), ("esrnn", "student_t"), ("deepar", "student_t"),
+                                    ("deepar", "normal"), ("deepar", "negative_binomial")], ids="-".join)  # fmt: skip
+def test_odd_series_are_learned_and_forecast(family):
+    kind, distribution = family
+    table = pd.concat([pd.DataFrame({"unique_id": k, "ds": range(40), "y": y}) for k, y in ODD.items()]).dropna()
+    for name in (None, *ODD):  # together and each alone
+        part = table if name is None else table[table.unique_id == name]
+        made = fresh(kind, False, distribution=distribution, season_length=7, levels=(80, 95)).fit(part)
+        out = made.predict()
+        order = out[["LSTM-lo-95", "LSTM-lo-80", "LSTM", "LSTM-hi-80", "LSTM-hi-95"]].to_numpy()
+        assert np.isfinite(order).all()
+        assert (np.diff(order, axis=1) >= 0).all()
+        if name in (None, "zero") and distribution != "negative_binomial":
+            assert np.abs(values(out[out.unique_id == "zero"])).max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS))
+def test_nonnegative_cuts_at_zero(kind):
+    rng = np.random.default_rng(0)
+    table = pd.concat([pd.DataFrame({"unique_id": f"n{s}", "ds": range(40), "y": rng.poisson(0.7, 40) * 1.0}) for s in range(12)])
+    free, cut = (fresh(kind, False, levels=(95,), nonnegative=on).fit(table) for on in (False, True))
+    low = free.predict()["LSTM-lo-95"]
+    assert (low < 0).any()
+    np.testing.assert_array_equal(cut.predict()["LSTM-lo-95"], np.maximum(low, 0))
+    np.testing.assert_array_equal(cut.paths(n=20).LSTM, np.maximum(free.paths(n=20).LSTM, 0))
+    assert (values(cut.backtest(table).frame()[cut.predict().columns]) >= 0).all()
+
+
+def test_logarithms_are_refused_where_there_are_none():
+    zero = TABLE[False].assign(y=TABLE[False].y.where(TABLE[False].ds != "2024-02-01", 0.0))
+    with pytest.raises(ValueError, match=r"series 's\d' has values of zero or less, .* Fit with multiplicative=False"):
+        fresh("esrnn", False, multiplicative=True).fit(zero)
+    assert not fresh("esrnn", False).fit(zero).config.multiplicative
+    assert fitted("esrnn", False).config.multiplicative
+    with pytest.raises(ValueError, match=r"series 's0' has values of zero or less, but this model smooths logarithms"):
+        fitted("esrnn", False).predict(zero)
+
+
+# files
+
+
+@pytest.mark.parametrize(("kind", "rich"), CASES)
+def test_saved_and_loaded_is_the_same(kind, rich, tmp_path):
+    table = panel(16)
+    made = fresh(kind, rich, ensemble=2).fit(table.loc[~late(table), [*TABLE[rich]]])
+    loaded = Forecaster.load(made.save(tmp_path / "m.safetensors"))
+    assert (loaded.recipe, loaded.config, loaded.asked) == (made.recipe, made.config, made.asked)
+    assert same(made.model.state_dict(), loaded.model.state_dict())
+    assert not torch.equal(made.model.stretch, torch.ones_like(made.model.stretch))
+    assert len(made.model.ranks)
+    assert made.recipe.ids == (tuple(sorted(f"s{k}" for k in range(16))) if kind == "esrnn" else ())
+    pd.testing.assert_frame_equal(predict(loaded), predict(made))
+    future = AFTER if rich else None
+    pd.testing.assert_frame_equal(loaded.paths(TABLE[rich], 5, future=future), made.paths(TABLE[rich], 5, future=future))
+
+
+DAMAGE = {
+    "no encoding": lambda e: e.pop("encoding"),
+    "unknown field of encoding": lambda e: e["encoding"].update(colour="red"),
+    "encoding is a list": lambda e: e.update(encoding=[]),
+    "a covariate too many": lambda e: e["encoding"]["past"].append("more"),
+    "a mean too few": lambda e: e["encoding"]["mean"].pop(),
+    "a scale is text": lambda e: e["encoding"]["scale"].__setitem__(0, "wide"),
+    "a word too few": lambda e: e["encoding"]["vocabulary"][0].pop(),
+    "no frequency of the calendar": lambda e: e["encoding"].update(freq=None),
+    "another covariate": lambda e: e["encoding"].update(past=["speed"]),
+    "no calendar": lambda e: e["encoding"].update(calendar=False),
+    "no ids": lambda e: e.pop("ids"),
+    "an id too few": lambda e: e["ids"].pop(),
+    "ids are numbers": lambda e: e.update(ids=[1, 2, 3, 4]),
+    "ids twice": lambda e: e.update(ids=["s0"] * 4),
+    "ranks": lambda e: e.update(ranks=e["ranks"] + 1),
+    "negative ranks": lambda e: e.update(ranks=-1),
+    "ranks are text": lambda e: e.update(ranks="many"),
+    "nothing was asked": lambda e: e.pop("asked"),
+    "unknown field asked": lambda e: e["asked"].update(colour="red"),
+    "horizon asked": lambda e: e["asked"].update(horizon=0),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_header_is_named(damage, tmp_path):
+    path = fitted("esrnn", True).save(tmp_path / "m.safetensors")
+    held = artefact.read(path)
+    DAMAGE[damage](held.extra)
+    artefact.save(path, held)
+    with pytest.raises(ArtefactError, match=r"m\.safetensors"):
+        Forecaster.load(path)
