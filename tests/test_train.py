@@ -94,10 +94,18 @@ def test_it_learns_and_twice_the_same() -> None:
     assert not a.model.training
 
 
-def test_the_update_is_that_of_torch_adamw() -> None:
+@pytest.mark.parametrize("rates", [{}, {"out.weight": 3.0, "lstm.bias_ih_l0": 0.5}])
+def test_the_update_is_that_of_torch_adamw(rates: dict[str, float]) -> None:
+    """A parameter with a rate of its own learns so many times as fast, and does not decay."""
     start, batches = [], []
 
     class Watched(Toy):
+        def model(self) -> nn.Module:
+            made = Toy.model(self)
+            for name, rate in rates.items():
+                made.get_parameter(name).rate = rate
+            return made
+
         def loss(self, model: nn.Module, batch: Batch) -> Loss:
             start.append(copy.deepcopy(model))
             batches.append(batch)
@@ -107,15 +115,15 @@ def test_the_update_is_that_of_torch_adamw() -> None:
     training = Training(steps=12, lr=3e-2, warmup=0.25, average=0.0, weight_decay=0.1, grad_clip=0.5, evaluate=100)
     got = train(task, training, progress=False).model
     model = start[0]
-    groups = [[p for p in model.parameters() if (p.ndim > 1) == matrix] for matrix in (True, False)]
-    adamw = torch.optim.AdamW([{"params": groups[0], "weight_decay": 0.1}, {"params": groups[1], "weight_decay": 0.0}])
+    adamw = torch.optim.AdamW([{"params": [p], "weight_decay": 0.1 if p.ndim > 1 and k not in rates else 0.0,
+                                "factor": rates.get(k, 1.0)} for k, p in model.named_parameters()])  # fmt: skip
     for step, batch in enumerate(batches):
         loss = Toy.loss(task, model, batch)
         adamw.zero_grad()
         (loss.total / loss.elements).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         for group in adamw.param_groups:
-            group["lr"] = training.rate(step, 12)
+            group["lr"] = group["factor"] * training.rate(step, 12)
         adamw.step()
     assert len(batches) == 12
     close(got, model, 1e-5)
