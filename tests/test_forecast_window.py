@@ -1,4 +1,4 @@
-"""Laws of what a model sees of one origin, and of the scores."""
+"""Laws of what a model sees of one origin, of calibration, and of the scores: all that is NumPy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longshort.apps.forecast import metrics
+from longshort.apps.forecast import conformal, metrics
 from longshort.apps.forecast.window import READ, encode, kinds, phase_values, phases
 
 NAN = np.nan
@@ -144,3 +144,92 @@ def test_guesses_see_further_than_the_lstm_reads():
     np.testing.assert_allclose(
         window.guesses[0, :, 1] * window.scale + window.level, np.sin(2 * np.pi * np.arange(5) / 400), atol=1e-6
     )
+
+
+# calibration
+
+
+LEVELS = np.array([0.1, 0.3, 0.5, 0.8, 0.95])
+
+
+def fan(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Quantile forecasts that ascend strictly."""
+    return np.sort(rng.normal(size=(*shape, len(LEVELS))), -1) + 0.01 * np.arange(len(LEVELS))
+
+
+def test_stretch_by_definition():
+    """Forecasts -2, -1, 0, 1, 2 for truths 1 ... 49: the ceil(50 p)-th smallest, over the distance from the median."""
+    forecast, truth = np.tile(np.arange(-2.0, 3), (49, 1, 1)), np.arange(1.0, 50)[:, None]
+    np.testing.assert_array_equal(conformal.stretch(forecast, truth, LEVELS), [[0, 0, 1, 40, 48 / 2]])  # 50 * 0.95 = 47.5
+    np.testing.assert_array_equal(conformal.stretch(forecast, -truth, LEVELS), [[45 / 2, 35, 1, 0, 0]])
+    one = np.r_[np.full(39, np.nan), np.zeros(10)][:, None]
+    np.testing.assert_array_equal(conformal.stretch(forecast, one, LEVELS), np.ones((1, 5)))  # too few to say
+    flat = conformal.stretch(0 * forecast, truth, LEVELS)
+    np.testing.assert_array_equal(flat, np.ones((1, 5)))  # no distance that could be stretched
+
+
+def test_steps_share_a_factor_where_windows_are_few():
+    rng = np.random.default_rng(0)
+    forecast, truth = fan(rng, 39, 6), rng.normal(size=(39, 6)) * np.arange(1, 7)
+    few = conformal.stretch(forecast, truth, LEVELS)
+    np.testing.assert_array_equal(few, np.tile(few[:1], (6, 1)))
+    whole = conformal.stretch(forecast.reshape(-1, 1, 5), truth.reshape(-1, 1), LEVELS)
+    np.testing.assert_array_equal(few[:1], whole)
+    many = conformal.stretch(np.tile(forecast, (2, 1, 1)), np.tile(truth, (2, 1)), LEVELS)
+    for k in range(6):
+        each = conformal.stretch(np.tile(forecast[:, k : k + 1], (2, 1, 1)), np.tile(truth[:, k : k + 1], (2, 1)), LEVELS)
+        np.testing.assert_array_equal(many[k : k + 1], each)
+
+
+@pytest.mark.parametrize("n", [40, 99, 400])
+@pytest.mark.parametrize("width", [0.2, 1.0, 4.0])
+def test_coverage_of_exchangeable_windows_is_at_least_nominal(n, width):
+    """Windows that calibrate and a new one, alike but of very different size: the mean over many draws."""
+    rng, runs, sure = np.random.default_rng(n), 1500, np.zeros(5)
+    for _ in range(runs):
+        size = np.exp(rng.normal(size=(n + 1, 1)))
+        forecast = size[..., None] * width * np.array([-2, -0.7, 0, 0.5, 3])
+        truth = size * rng.standard_t(3, size=(n + 1, 1))
+        factor = conformal.stretch(forecast[:n], truth[:n], LEVELS)
+        q = factor * forecast[n]
+        sure += np.where(LEVELS < 0.5, truth[n] >= q[0], truth[n] <= q[0])
+    wanted, error = np.maximum(LEVELS, 1 - LEVELS), np.sqrt(0.25 / runs)
+    assert (sure / runs >= wanted - 3 * error)[[0, 1, 3, 4]].all()
+    assert (sure / runs <= wanted + 1 / n + 3 * error)[[0, 1, 3, 4]].all()
+
+
+def test_values_at_inverts_ranks():
+    rng = np.random.default_rng(0)
+    forecast, at = fan(rng, 7, 4), rng.uniform(1e-3, 1 - 1e-3, size=(60, 4))
+    made = conformal.values_at(forecast, LEVELS, at)
+    assert made.shape == (7, 60, 4)
+    for b in range(7):
+        back = conformal.ranks(np.tile(forecast[b], (60, 1, 1)), made[b], LEVELS)
+        np.testing.assert_allclose(back, at, rtol=1e-4)
+    order = np.argsort(at, 0)
+    assert (np.diff(np.take_along_axis(made, order[None], 1), axis=1) >= 0).all()
+    np.testing.assert_allclose(conformal.values_at(forecast, LEVELS, np.tile(LEVELS[:, None], 4)).swapaxes(1, 2), forecast)
+
+
+def test_ranks_of_odd_forecasts_are_levels():
+    forecast, truth = np.zeros((4, 3, 5)), np.array([[0.0, 1, -1]] * 3 + [[NAN, 0, 0]])
+    made = conformal.ranks(forecast, truth, LEVELS)
+    assert made.shape == (3, 3)  # a window with a gap is left out
+    assert ((made > 0) & (made < 1)).all()
+    assert conformal.ranks(forecast[:0], truth[:0], LEVELS).shape == (0, 3)
+    assert conformal.ranks(np.zeros((900, 3, 5)), np.zeros((900, 3)), LEVELS).shape == (conformal.MOST_RANKS, 3)
+
+
+def test_values_are_carried_with_their_quantiles():
+    rng = np.random.default_rng(0)
+    before, after, drawn = fan(rng, 6, 4), fan(rng, 6, 4), 3 * rng.normal(size=(6, 50, 4))
+    made = conformal.carry(drawn, before, after)
+    np.testing.assert_allclose(conformal.carry(before.swapaxes(1, 2), before, after), after.swapaxes(1, 2))
+    np.testing.assert_allclose(conformal.carry(drawn, before, before), drawn)
+    np.testing.assert_allclose(conformal.carry(made, after, before), drawn)
+    np.testing.assert_array_equal(np.argsort(made, 1), np.argsort(drawn, 1))
+    for level in range(5):  # as many lie below as before
+        np.testing.assert_array_equal(made < after[:, None, :, level], drawn < before[:, None, :, level])
+    point = np.ones((6, 4, 5))  # quantiles that were one stay one
+    np.testing.assert_allclose(conformal.carry(drawn, point, 2 * point), drawn + 1)
+    assert np.isfinite(conformal.carry(drawn, before, point)).all()

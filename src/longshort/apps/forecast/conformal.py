@@ -94,6 +94,26 @@ def values_at(forecast: NDArray, levels: NDArray, at: NDArray) -> NDArray:
     return np.where(at < levels[0], below, np.where(at > levels[-1], above, inside))
 
 
+def carry(drawn: NDArray, before: NDArray, after: NDArray) -> NDArray:
+    """Values moved as the quantiles around them were moved: at the same level as before. Straight lines between quantiles and on
+    beyond the outermost ones; with them where two quantiles were one.
+
+    Args:
+        drawn: values, [B, n, H].
+        before: their quantiles, ascending, [B, H, Q].
+        after: where these quantiles were moved to, ascending, [B, H, Q].
+
+    Returns:
+        Values in the same order, [B, n, H].
+    """
+    k = np.zeros(drawn.shape, np.int64)
+    for q in range(1, before.shape[-1] - 1):
+        k += drawn >= before[:, None, :, q]
+    b0, b1, a0, a1 = (np.take_along_axis(v[:, None], k[..., None] + j, -1)[..., 0] for v in (before, after) for j in (0, 1))
+    apart = b1 > b0
+    return a0 + (drawn - b0) * np.where(apart, (a1 - a0) / np.where(apart, b1 - b0, 1), 1)
+
+
 def _tails(forecast: NDArray, levels: NDArray) -> tuple[NDArray, NDArray]:
     """Decay lengths of both exponential tails, through the two outermost quantiles, [..., H] each."""
     low = (forecast[..., 1] - forecast[..., 0]) / np.log(levels[1] / levels[0])

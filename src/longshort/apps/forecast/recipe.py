@@ -171,8 +171,9 @@ class Recipe:
     def paths(self, model: Ensemble, panel: Panel, series: NDArray, origin: NDArray, n: int, seed: int) -> NDArray:
         """n sample paths of the steps after each origin, in the units of the data, float64, [B, n, H].
 
-        deepar draws them. The others draw each path's ranks, all steps together, from the held-out windows, and read the values
-        at these ranks off the quantiles (Clark et al. 2004, The Schaake shuffle): so steps go together as they did there.
+        deepar draws them; then they are moved as averaging and calibration move the quantiles around them. The others draw each
+        path's ranks, all steps together, from the held-out windows, and read the values at these ranks off the quantiles (Clark
+        et al. 2004, The Schaake shuffle): so steps go together as they did there.
 
         Raises:
             RuntimeError: nothing was held out, so that it is not known how steps go together.
@@ -180,10 +181,8 @@ class Recipe:
         made, rng = [np.empty((0, n, self.config.horizon))], np.random.default_rng(seed)
         for inputs, window in self.windows(panel, series, origin):
             if self.config.model == "deepar":
-                share = -(-n // len(model.members))
                 with torch.no_grad():
-                    parts = [cast(DeepAR, m).paths(inputs, share, seed + k) for k, m in enumerate(model.members)]
-                drawn = torch.cat(parts, 1)[:, :n].double().numpy()
+                    drawn = model.drawn(inputs, n, seed).numpy()
             else:
                 if not len(model.ranks):
                     raise RuntimeError("sample paths need held-out windows, and fit had none. Fit with holdout= above 0.")
@@ -260,7 +259,22 @@ class Ensemble(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Quantiles in scaled units, ascending, [B, H, Q]."""
-        made = torch.stack([m(*inputs) for m in self.members]).mean(0) if len(self.members) > 1 else self.members[0](*inputs)
+        return self.calibrated([m(*inputs) for m in self.members])
+
+    def drawn(self, inputs: Inputs, n: int, seed: int) -> Tensor:
+        """n sample paths of networks that can draw them, of each as many; their quantiles are those of `forward`. [B, n, H]."""
+        share = -(-n // len(self.members))
+        made = [cast(DeepAR, m).paths(inputs, share, seed + k).double() for k, m in enumerate(self.members)]
+        if len(made) > 1 or (self.stretch != 1).any():
+            before = [m(*inputs) for m in self.members]
+            after = self.calibrated(before).double().numpy()
+            made = [torch.from_numpy(conformal.carry(v.numpy(), b.double().numpy(), after))
+                    for v, b in zip(made, before, strict=True)]  # fmt: skip
+        return torch.cat(made, 1)[:, :n]
+
+    def calibrated(self, each: Sequence[Tensor]) -> Tensor:
+        """The mean of the members' quantiles, stretched, ascending."""
+        made = torch.stack(list(each)).mean(0) if len(each) > 1 else each[0]
         median = made[..., self.below : self.below + 1]
         made = median + self.stretch * (made - median)
         lower = made[..., : self.below + 1].flip(-1).cummin(-1).values.flip(-1)
