@@ -250,7 +250,7 @@ def test_bad_data_names_the_row(tmp_path: Path, capfd: pytest.CaptureFixture) ->
 
 def test_a_bug_of_ours_is_not_hidden(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["eval", str(home / "m.safetensors"), "--data", str(home / "data.csv")]
-    monkeypatch.setattr(Forecaster, "backtest", lambda *_: {}["x"])
+    monkeypatch.setattr(Forecaster, "backtest", lambda *_, **__: {}["x"])
     with pytest.raises(KeyError):
         cli.run(words)
     monkeypatch.setenv("LONGSHORT_TRACEBACK", "1")

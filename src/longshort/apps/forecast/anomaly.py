@@ -39,6 +39,7 @@ def anomalies(backtest: Backtest, level: float = 99) -> Any:
     order = np.lexsort((-origin, at, series))
     first = np.ones(len(order), bool)
     first[1:] = np.diff(series[order]).astype(bool) | np.diff(at[order]).astype(bool)
+    first &= at[order] < backtest.panel.lengths[series[order]]  # there is a time stamp
     rows = order[first]
     y, values = backtest.truth.reshape(-1)[rows], forecast.reshape(-1, len(q))[rows]
     low, high = (quantile(values, q, p) for p in (0.5 - level / 200, 0.5 + level / 200))

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 from cyclopts import Group, Parameter
 
 from longshort.apps.forecast import Config, Forecaster
 from longshort.apps.forecast.baselines import add, chosen_name
+from longshort.apps.forecast.data import read
+from longshort.apps.forecast.forecaster import checkpoints
+from longshort.apps.forecast.freq import DAY, parse
+from longshort.apps.forecast.recipe import NothingHeldOutError
 from longshort.artefact import prepare
 from longshort.cell import Cell
 from longshort.train import Training, chief, resume_path
@@ -21,17 +27,20 @@ from longshort.train import Training, chief, resume_path
 MEANING = {"MASE": "error / error of repeating the last season, in sample", "sMAPE": "percent, 0 to 200",
            "wQL": "mean weighted quantile loss", "MSIS": "width of the interval plus what lies outside, scaled",
            "coverage": "share of the truth inside the interval"}  # fmt: skip
-WHAT = Parameter(name="*", negative_iterable="", group=Group("What to forecast, and with how large a network", sort_key=1))
-HOW = Parameter(name="*", negative_iterable="", group=Group("How to train", sort_key=2))
-CELL = Parameter(negative_iterable="", group=Group("Variant of the LSTM", sort_key=3))
+MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": True}
+WHAT = Parameter(name="*", **MANY, group=Group("What to forecast, and with how large a network", sort_key=1))
+HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
+CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
+Flag = Annotated[bool, Parameter(negative="")]
 
 
 def train(
     *,
     data: Path,
+    static_data: Path | None = None,
     out: Path = Path("model.safetensors"),
-    resume: Annotated[bool, Parameter(negative="")] = False,
-    quiet: Annotated[bool, Parameter(negative="")] = False,
+    resume: Flag = False,
+    quiet: Flag = False,
     log: Path | None = None,
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
     cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
@@ -42,47 +51,147 @@ def train(
     The state of the run is saved beside OUT, every minute and on Ctrl-C, and deleted when OUT is written.
 
     Args:
-        data: table with the columns unique_id, ds and y, .csv or .parquet; ds holds time stamps or whole numbers.
+        data: table with the columns unique_id, ds and y, and those of --past, --future and --static; .csv or .parquet. ds holds
+            time stamps or whole numbers.
+        static_data: table of unique_id and the columns of --static, one row per series, where DATA does not hold them.
         out: file for the model.
         resume: go on with a run that was stopped or killed; repeat its other flags.
         quiet: print nothing.
-        log: file for one JSON line per score.
+        log: file for one JSON line per score; of an ensemble one file per network, NAME.0.jsonl, NAME.1.jsonl, ...
     """
     prepare(out)
-    state = resume_path(out)
-    talks = chief() and not quiet
-    if resume and talks and not state.exists():
-        print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
+    state, n = resume_path(out), config.ensemble
+    states, talks = checkpoints(state, n), chief() and not quiet
+    if resume and talks and not any(p.exists() for p in states):
+        print(f"there is no {states[0]} to go on with: starting at the beginning", file=sys.stderr)
     made = Forecaster(config=config, training=training, cell=cell)
-    made.fit(data, progress=talks, checkpoint=state, resume=resume, log=log)
+    made.fit(data, static=static_data, progress=talks, checkpoint=state, resume=resume, log=log)
     if chief():
         made.save(out)
-        state.unlink(missing_ok=True)
+        for path in states:
+            path.unlink(missing_ok=True)
     if talks:
-        for score in made.scores:
-            print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
-        print(f"wrote {out}" + (f" and {log}" if log else ""))
+        _scored(made)
+        print(f"wrote {' and '.join(map(str, [out, *(checkpoints(log, n) if log else ())]))}")
 
 
-def predict(model: Path, *, data: Path, out: Path | None, quiet: bool) -> None:
-    """Write what follows the end of each series of a table: unique_id, ds, LSTM, LSTM-lo-80, LSTM-hi-80."""
-    if out is not None and out.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"--out must end in .csv or .parquet, got {str(out)!r}.")
+def search(
+    *,
+    data: Path,
+    static_data: Path | None = None,
+    out: Path = Path("model.safetensors"),
+    trials: int = 20,
+    seconds: float | None = None,
+    space: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
+    storage: Path | None = None,
+    table: Path | None = None,
+    quiet: Flag = False,
+    config: Annotated[Config, WHAT] = Config(),  # noqa: B008
+    cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
+    training: Annotated[Training, HOW] = Training(),  # noqa: B008
+) -> None:
+    """Find settings of a forecaster by trying them, and train it with the best ones.
+
+    Each trial trains one network and is judged by its MASE on the held-out end of the series, which it has not seen.
+    Settings that are given as flags stay as they are, unless --space names them.
+
+    Args:
+        data: table with the columns unique_id, ds and y, and those of --past, --future and --static; .csv or .parquet.
+        static_data: table of unique_id and the columns of --static, where DATA does not hold them.
+        out: file for the model that is trained with the best settings.
+        trials: how many settings to try, in all.
+        seconds: start no further trial after this many seconds.
+        space: what to try: NAME=1,2,4 for choices and NAME=0.001:0.01 for a range, which is logarithmic if it spans a factor of
+            ten or more; dilations=[1],[1,2]. By default hidden, dilations, dropout, batch and lr.
+        storage: file that keeps the trials, so that the same command goes on with them: .db or .sqlite for SQLite, else a
+            journal of JSON lines.
+        table: file for the trials, .csv or .parquet.
+        quiet: print nothing.
+    """
+    from longshort.apps.forecast.search import read_space
+    from longshort.apps.forecast.search import search as find
+
+    _suffix("--table", table)
+    prepare(out)
+    target = None if table is None else prepare(table)
+    fields = {f: v for f, v in vars(config).items() if v != getattr(Config(), f)}
+    fields["horizon"] = config.horizon
+    found = find(data, **fields, space=read_space(space) if space else None, trials=trials, seconds=seconds, storage=storage,
+                 training=training, cell=cell, static_data=static_data, progress=not quiet)  # fmt: skip
+    if target is not None:
+        _write(target, iter([found.trials]))
+    if not quiet:
+        print(f"best of {len(found.trials)} trials, MASE {found.score:.4g}: {' '.join(found.flags)}")
+    made = Forecaster(config=found.config, training=found.training, cell=cell)
+    made.fit(data, static=static_data, progress=not quiet).save(out)
+    if not quiet:
+        _scored(made)
+        print(f"wrote {out}" + (f" and {table}" if table else ""))
+
+
+def crossval(
+    *,
+    data: Path,
+    static_data: Path | None = None,
+    out: Path | None = None,
+    windows: int = 3,
+    step: int = 1,
+    refit: Flag = False,
+    quiet: Flag = False,
+    config: Annotated[Config, WHAT] = Config(),  # noqa: B008
+    cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
+    training: Annotated[Training, HOW] = Training(),  # noqa: B008
+) -> None:
+    """Train on what came before the first of several origins, forecast from each, and score. No model is written.
+
+    Args:
+        data: table with the columns unique_id, ds and y, and those of --past, --future and --static; .csv or .parquet.
+        static_data: table of unique_id and the columns of --static, where DATA does not hold them.
+        out: file for the forecasts beside the truth, .csv or .parquet.
+        windows: forecast origins per series, the last one `horizon` steps before the end.
+        step: steps between two origins.
+        refit: train anew at every origin.
+        quiet: print nothing; only useful with --out.
+    """
+    _suffix("--out", out)
     path = None if out is None else prepare(out)
-    frame: Any = Forecaster.load(model).predict(data)
-    if path is None:
-        frame.to_csv(sys.stdout, index=False)
-    elif path.suffix == ".csv":
-        frame.to_csv(path, index=False)
-    else:
-        frame.to_parquet(path, index=False)
+    made = Forecaster(config=config, training=training, cell=cell)
+    panel = read(data, config.freq, names=config.names, static=static_data)
+    backtest = made.cross(panel, windows, step, refit=refit, progress=not quiet)
+    if path is not None:
+        _write(path, iter([backtest.frame()]))
+    if not quiet:
+        show(backtest.scores(), f"{windows} windows of {config.horizon} steps, {step} apart, of each series in {data}")
+        if path is not None:
+            print(f"wrote {path}")
+
+
+def predict(
+    model: Path, *, data: Path, out: Path | None, future_data: Path | None, static_data: Path | None, paths: int | None,
+    quiet: bool,
+) -> None:  # fmt: skip
+    """Write what follows the end of each series of a table: unique_id, ds, LSTM, LSTM-lo-80, LSTM-hi-80; or sample paths."""
+    _suffix("--out", out)
+    path = None if out is None else prepare(out)
+    forecaster = Forecaster.load(model)
+    if paths is not None and paths < 1:
+        raise ValueError(f"--paths must be at least 1, got {paths}.")
+    if future_data is None and forecaster.config.future:
+        raise ValueError(
+            f"this model reads {', '.join(forecaster.config.future)} of the steps that it forecasts. Give a table of unique_id, "
+            "ds and these columns: --future-data FILE."
+        )
+    try:
+        _write(path, forecaster.pieces(data, paths, future=future_data, static=static_data), forecaster.config.freq)
+    except NothingHeldOutError as e:
+        raise ValueError(str(e)) from None
     if path is not None and not quiet:
         print(f"wrote {path}")
 
 
 def evaluate(
-    model: Path, *, data: Path, out: Path | None, report: Path | None, baselines: Sequence[str], windows: int, step: int,
-    quiet: bool,
+    model: Path, *, data: Path, out: Path | None, report: Path | None, static_data: Path | None, baselines: Sequence[str],
+    windows: int, step: int, quiet: bool,
 ) -> None:  # fmt: skip
     """Hold out the last steps of each series, forecast them, and set the scores beside those of simple forecasts."""
     if report is not None and report.suffix != ".html":
@@ -91,7 +200,7 @@ def evaluate(
         chosen_name(name)
     path, target = (None if p is None else prepare(p) for p in (out, report))
     forecaster = Forecaster.load(model)
-    backtest, notes = forecaster.backtest(data, windows, step), []
+    backtest, notes = forecaster.backtest(data, windows, step, static=static_data), []
     if baselines:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
@@ -116,6 +225,87 @@ def evaluate(
             print(f"wrote {path}")
         if target is not None:
             print(f"wrote {target}")
+
+
+def update(
+    model: Path, *, data: Path, out: Path, static_data: Path | None, steps: int | None, lr: float | None, device: str, quiet: bool
+) -> None:  # fmt: skip
+    """Train a model further on newer data, and write it."""
+    prepare(out)
+    made = Forecaster.load(model)
+    given: dict[str, Any] = {
+        "steps": steps,
+        "epochs": None if steps is not None else made.further.epochs,
+        "lr": lr,
+        "device": device,
+    }
+    how = replace(made.further, **{k: v for k, v in given.items() if v is not None or k == "epochs"})
+    made.update(data, static=static_data, training=how, progress=not quiet).save(out)
+    if not quiet:
+        _scored(made)
+        print(f"wrote {out}")
+
+
+def anomalies(
+    model: Path, *, data: Path, out: Path | None, level: float, windows: int | None, static_data: Path | None, quiet: bool
+) -> None:  # fmt: skip
+    """Write the newest values with the interval that was forecast one step before, and a flag."""
+    _suffix("--out", out)
+    path = None if out is None else prepare(out)
+    forecaster = Forecaster.load(model)
+    if windows is not None and windows < 1:
+        raise ValueError(f"--windows must be at least 1, got {windows}.")
+    made: Any = forecaster.anomalies(data, level, windows, static=static_data)
+    _write(path, iter([made]), forecaster.config.freq)
+    if path is not None and not quiet:
+        print(f"wrote {path}: {int(made.anomaly.sum())} of {len(made)} values are anomalies")
+
+
+def _suffix(flag: str, path: Path | None) -> None:
+    if path is not None and path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{flag} must end in .csv or .parquet, got {str(path)!r}.")
+
+
+def _scored(made: Forecaster) -> None:
+    for score in made.scores:
+        print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
+
+
+def _write(path: Path | None, frames: Iterator[Any], freq: str | int | None = None) -> None:
+    """Write pandas frames one after another as one table; to standard output if there is no path. The file is whole or absent."""
+    dates = None if freq is None or (step := parse(freq)).unit != "us" or step.n % DAY == 0 else "%Y-%m-%d %H:%M:%S"
+    if path is None:
+        _csv(sys.stdout, frames, dates)
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.suffix == ".csv":
+            with part.open("w", newline="") as file:
+                _csv(file, frames, dates)
+        else:
+            _parquet(part, frames)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _csv(file: TextIO, frames: Iterator[Any], dates: str | None) -> None:
+    for k, frame in enumerate(frames):
+        plain = all(getattr(kind, "tz", None) is None for kind in frame.dtypes)
+        frame.to_csv(file, index=False, header=not k, date_format=dates if plain else None, lineterminator="\n")
+
+
+def _parquet(path: Path, frames: Iterator[Any]) -> None:
+    try:
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetWriter
+    except ImportError:
+        raise ImportError("writing .parquet files needs pyarrow: pip install 'longshort[parquet]'.") from None
+    table = pa.Table.from_pandas(next(frames), preserve_index=False)
+    with ParquetWriter(path, table.schema) as file:
+        file.write_table(table)
+        for frame in frames:
+            file.write_table(pa.Table.from_pandas(frame, schema=table.schema, preserve_index=False))
 
 
 def show(scores: dict[str, dict[str, float]], title: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
@@ -19,11 +19,14 @@ from longshort.apps.forecast.config import LEAST_SERIES
 from longshort.apps.forecast.config import Config as _Config
 from longshort.apps.forecast.covariates import Encoding
 from longshort.apps.forecast.data import Columns, Panel, read
-from longshort.apps.forecast.recipe import Ensemble, Recipe
+from longshort.apps.forecast.recipe import CHUNK, Ensemble, Recipe
 from longshort.apps.forecast.task import ForecastTask
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
 from longshort.train import Training, train
+
+if TYPE_CHECKING:
+    from longshort.apps.forecast.search import Search
 
 
 class Forecaster:
@@ -70,6 +73,7 @@ class Forecaster:
         self.scores: tuple[Score, ...] = ()
         self.panel: Panel | None = None
         self.sources: tuple[Any, Any] = (None, None)
+        self.found: Search | None = None
 
     def __repr__(self) -> str:
         return f"Forecaster(config={self.config}, {'fitted' if self.model else 'not fitted'})"
@@ -111,7 +115,7 @@ class Forecaster:
         Args:
             df: a frame or a file as in `fit`, with the same columns.
             static: as in `fit`.
-            training: how; None takes a fifth of the steps of fit at a third of its learning rate.
+            training: how; None takes `further`.
             progress: show loss, score and time left.
 
         Returns:
@@ -121,13 +125,18 @@ class Forecaster:
             RuntimeError: nothing is fitted.
             ValueError: the data is wrong; the message names the series and the row.
         """
-        model, recipe, t = self._fitted, self._recipe, self.training
-        how = training or replace(t, steps=max(t.steps // 5, 1), epochs=t.epochs and max(t.epochs // 5, 1), lr=t.lr / 3)
+        model, recipe, how = self._fitted, self._recipe, training or self.further
         panel = self._panel(df, None, static)
         tasks = [ForecastTask(self.config, panel, self.cell, recipe, m.state_dict()) for m in model.members]
         self._train(tasks, how, progress=progress)
         self.sources = (df, static)
         return self
+
+    @property
+    def further(self) -> Training:
+        """How `update` trains: a fifth of the steps of fit at a third of its learning rate."""
+        t = self.training
+        return replace(t, steps=max(t.steps // 5, 1), epochs=t.epochs and max(t.epochs // 5, 1), lr=t.lr / 3)
 
     def _train(
         self, tasks: Sequence[ForecastTask], training: Training, *, progress: bool = False,
@@ -151,6 +160,33 @@ class Forecaster:
         self.config, self.panel, self.model, self.recipe = task.config, task.panel, model, task.recipe
         self.columns = task.panel.columns
         self.scores = (Score("valid", date.today().isoformat(), scores),) if scores else ()
+
+    @classmethod
+    def search(cls, df: Any, *, horizon: int, static: Any = None, progress: bool = False, **how: Any) -> Self:
+        """Find settings by trying them (see `search.search`), and fit with the best ones.
+
+            Forecaster.search(df, horizon=12, trials=20, space={"hidden": [32, 64], "lr": (1e-3, 1e-2)})
+
+        Args:
+            df: a frame or a file as in `fit`.
+            horizon: steps to forecast.
+            static: as in `fit`.
+            progress: show one line per trial, then how the fit goes.
+            **how: space, trials, seconds, storage, training, cell, columns of `search.search`, and fields of `Config`.
+
+        Returns:
+            The fitted forecaster; its `asked` and `training` are the best settings, its `found` is the `Search`.
+
+        Raises: as `search.search` and `fit`.
+        """
+        from longshort.apps.forecast.search import search
+
+        found = search(df, horizon=horizon, static_data=static, progress=progress, **how)
+        made = cls(config=found.config, training=found.training, cell=how.get("cell"))
+        names = dict(zip(("id_col", "time_col", "target_col"), how.get("columns", Columns()), strict=True))
+        made.fit(df, static=static, progress=progress, **names)
+        made.found = found
+        return made
 
     def predict(self, df: Any = None, *, future: Any = None, static: Any = None) -> Any:
         """Forecast the `horizon` steps that follow the end of each series.
@@ -187,15 +223,31 @@ class Forecaster:
             RuntimeError: nothing is fitted, there is no data, or nothing was held out (see `Recipe.paths`).
             ValueError: the data is wrong, or n is less than 1.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"n must be a whole number of paths, at least 1, got {n!r}.")
+        _whole("n", n)
         panel = self._panel(df, future, static, ahead=True)
-        S, H = np.arange(len(panel)), self.config.horizon
-        made = self._recipe.paths(self._fitted, panel, S, panel.lengths, n, seed)
-        series, ahead = np.repeat(S, n * H), np.tile(np.arange(H), n * len(S))
-        sample = np.tile(np.repeat(np.arange(n), H), len(S)).astype(np.uint32)
-        stamps = panel.stamps(series, panel.lengths[series] + ahead)
-        return panel.frame(series, {panel.columns.ds: stamps, "sample": sample, "LSTM": made.reshape(-1)})
+        return self._recipe.sample(self._fitted, panel, n, seed)
+
+    def pieces(self, df: Any = None, paths: int | None = None, *, future: Any = None, static: Any = None, seed: int = 0,
+               size: int = 8 * CHUNK) -> Iterator[Any]:  # fmt: skip
+        """What `predict`, or `paths`, returns, as one frame after another of a few thousand series each: for large panels.
+
+        Args:
+            df: as in `predict`.
+            paths: sample paths per series; None forecasts quantiles.
+            future: as in `predict`.
+            static: as in `predict`.
+            seed: of the draws.
+            size: series per frame.
+
+        Raises: as `predict` and `paths`.
+        """
+        _whole("size", size)
+        if paths is not None:
+            _whole("paths", paths)
+        model, recipe, panel = self._fitted, self._recipe, self._panel(df, future, static, ahead=True)
+        for k in range(0, len(panel), size):
+            some = np.arange(k, min(k + size, len(panel)))
+            yield recipe.predict(model, panel, some) if paths is None else recipe.sample(model, panel, paths, seed, some)
 
     def backtest(
         self, df: Any = None, n_windows: int = 1, step_size: int = 1, *, baselines: Sequence[str] = (), static: Any = None
@@ -234,21 +286,53 @@ class Forecaster:
         return self.backtest(df, n_windows, step_size, baselines=baselines, static=static).scores()
 
     def anomalies(self, df: Any = None, level: float = 99, n_windows: int | None = None, *, static: Any = None) -> Any:
-        """Flag values that the forecasts made before them hardly expected; see `anomaly.anomalies`.
+        """Flag the newest values that the forecasts made one step before them hardly expected; see `anomaly.anomalies`.
 
         Args:
             df: a frame or a file as in `fit`; None takes the data of `fit`.
             level: flag what lies outside the central interval of this many percent.
-            n_windows: origins per series, each one step after the other; None judges the last `horizon` steps, each by a
-                forecast one step ahead.
+            n_windows: steps per series that are judged, at its end; None takes `horizon`.
             static: as in `fit`.
 
         Returns:
             The frame `unique_id, ds, y, LSTM, lo, hi, score, anomaly`.
+
+        Raises:
+            RuntimeError: nothing is fitted, or there is no data.
+            ValueError: the data is wrong, or a series is too short.
         """
         from longshort.apps.forecast.anomaly import anomalies
 
-        return anomalies(self.backtest(df, n_windows or self.config.horizon, static=static), level)
+        panel, n = self._panel(df, None, static), self.config.horizon if n_windows is None else n_windows
+        series, origin = _origins(panel, 1, n, 1)
+        return anomalies(self._recipe.backtest(self._fitted, panel, series, origin), level)
+
+    def decompose(self, df: Any = None, *, static: Any = None) -> Any:
+        """What an esrnn has learned of each series: its level and its season, over the last `context` steps.
+
+        Args:
+            df: as in `predict`.
+            static: as in `fit`.
+
+        Returns:
+            A frame of the same kind: `unique_id, ds, y, level, season`, to be drawn by `plot.decomposition`. The season is
+            what comes on top of the level; where `config.multiplicative`, the factor that it is multiplied by. It is the
+            season as known one cycle before. Of an ensemble the mean of the networks (of factors the geometric one).
+
+        Raises:
+            RuntimeError: nothing is fitted, or there is no data.
+            ValueError: the model is no esrnn, which alone smooths, or the data is wrong.
+        """
+        model, recipe = self._fitted, self._recipe
+        if self.config.model != "esrnn":
+            raise ValueError(
+                f"decompose needs a model that smooths each series, esrnn; this one is {self.config.model}. Fit a "
+                "Forecaster(..., model='esrnn')."
+            )
+        panel = self._panel(df, None, static)
+        series, at, y, level, season = recipe.decompose(model, panel)
+        c = panel.columns
+        return panel.frame(series, {c.ds: panel.stamps(series, at), c.y: y, "level": level, "season": season})
 
     def report(
         self, path: Path | str, df: Any = None, n_windows: int = 1, step_size: int = 1, *, baselines: Sequence[str] = (),
@@ -294,6 +378,10 @@ class Forecaster:
             ValueError: the data is wrong, or a series is too short for so many windows.
         """
         panel = read(df, self.asked.freq, Columns(id_col, time_col, target_col), self.asked.names, static=static)
+        return self.cross(panel, n_windows, step_size, refit=refit, progress=progress).frame()
+
+    def cross(self, panel: Panel, n_windows: int, step_size: int, *, refit: bool = False, progress: bool = False) -> Backtest:
+        """The backtest whose frame `cross_validation` returns."""
         series, origin = _origins(panel, self.config.horizon, n_windows, step_size)
         asked = replace(self.asked, freq=panel.freq.name)
         window, made = np.tile(np.arange(n_windows), len(panel)), []
@@ -308,7 +396,7 @@ class Forecaster:
         for chosen, part in made:
             for k, v in part.quantiles.items():
                 joined[k][chosen] = v
-        return Backtest(panel, made[0][1].config, series, origin, joined).frame()
+        return Backtest(panel, made[0][1].config, series, origin, joined)
 
     def plot(self, df: Any = None, forecast: Any = None, **how: Any) -> Any:
         """Plot history, forecast, interval and, where the forecast frame has it, the truth; see `plot.plot`.
@@ -335,7 +423,7 @@ class Forecaster:
         """
         weights, recipe = self._fitted.state_dict(), self._recipe
         extra = {"columns": list(self.columns), "encoding": asdict(recipe.encoding), "ids": list(recipe.ids),
-                 "ranks": len(self._fitted.ranks), "asked": asdict(self.asked)}  # fmt: skip
+                 "ranks": len(self._fitted.ranks), "asked": asdict(self.asked), "training": asdict(self.training)}  # fmt: skip
         return artefact.save(path, Artefact("forecast", self.config, self.cell, weights, self.scores, extra=extra))
 
     @classmethod
@@ -357,7 +445,9 @@ class Forecaster:
     @classmethod
     def from_artefact(cls, artefact: Artefact) -> Self:
         """The forecaster that a file holds."""
-        made = cls(config=artefact.config, cell=artefact.cell)
+        how: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in artefact.extra.get("training", {}).items()
+               if k in Training.__dataclass_fields__}  # fmt: skip
+        made = cls(config=artefact.config, training=Training(**how), cell=artefact.cell)
         made.recipe, made.model = _blank(artefact.config, artefact.cell, artefact.extra)
         made.model.load_state_dict(dict(artefact.tensors), assign=True)
         made.scores, made.columns = tuple(artefact.scores), Columns(*artefact.extra["columns"])
@@ -410,9 +500,8 @@ def _blank(config: _Config, cell: Cell, extra: Mapping[str, Any]) -> tuple[Recip
 
 def _origins(panel: Panel, horizon: int, n_windows: int, step_size: int) -> tuple[Any, Any]:
     """Series and origin of each window, series by series, oldest window first, int64, [S * n_windows] each."""
-    for name, v in (("n_windows", n_windows), ("step_size", step_size)):
-        if isinstance(v, bool) or not isinstance(v, int) or v < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {v!r}.")
+    _whole("n_windows", n_windows)
+    _whole("step_size", step_size)
     first = panel.lengths - horizon - (n_windows - 1) * step_size
     need = horizon + (n_windows - 1) * step_size + LEAST_SERIES
     if len(bad := np.flatnonzero(first < LEAST_SERIES)):
@@ -423,3 +512,8 @@ def _origins(panel: Panel, horizon: int, n_windows: int, step_size: int) -> tupl
         )
     series = np.repeat(np.arange(len(panel)), n_windows)
     return series, first[series] + np.tile(np.arange(n_windows) * step_size, len(panel))
+
+
+def _whole(name: str, v: Any) -> None:
+    if isinstance(v, bool) or not isinstance(v, int) or v < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {v!r}.")

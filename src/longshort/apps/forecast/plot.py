@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from longshort.apps.forecast import evidence
 from longshort.apps.forecast.backtest import Backtest
-from longshort.apps.forecast.data import Panel
+from longshort.apps.forecast.data import Columns, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,6 +148,59 @@ def extremes(backtest: Backtest, count: int = 6, *, best: bool = False, path: Pa
     return figure
 
 
+def decomposition(
+    frame: Any, name: Any = None, *, multiplicative: bool = False, title: str | None = None, path: Path | str | None = None,
+    columns: Columns = Columns(),  # noqa: B008
+) -> Figure:  # fmt: skip
+    """Draw one series, its level, its season and what is left, one below the other.
+
+    Args:
+        frame: what `Forecaster.decompose` returned.
+        name: which series, by id; None takes the first.
+        multiplicative: whether the season is a factor: `forecaster.config.multiplicative`.
+        title: headline; None names the series.
+        path: file to write as well; its ending says the format (.png, .svg, .pdf).
+        columns: names of the id, time and value columns.
+
+    Raises:
+        ValueError: the id is not in the frame.
+    """
+    table, c = nw.from_native(frame, eager_only=True), columns
+    name = table[c.id][0] if name is None and len(table) else name
+    rows = table.filter(table[c.id] == name)
+    if not len(rows):
+        known = list(dict.fromkeys(table[c.id].to_list()))
+        raise ValueError(f"series {name!r} must be in the frame; it has {len(known)} series, such as {known[:1]}.")
+    rows = rows.sort(c.ds)
+    ds, (y, level, season) = _times(rows[c.ds]), (rows[k].to_numpy() for k in (c.y, "level", "season"))
+    none = 1.0 if multiplicative else 0.0
+    left = y / (level * season) if multiplicative else y - level - season
+    how = "factor" if multiplicative else "added"
+    parts = [(f"season ({how})", season), (f"what is left ({how})", left)]
+    parts = [(label, v) for label, v in parts if label[0] == "w" or np.ptp(v) > 0]
+    figure, axes = sheet((11, 3.2 + 1.7 * len(parts)), (1 + len(parts), 1))
+    top, *rest = axes[:, 0]
+    top.plot(ds, y, color=INK, lw=1.1, label=c.y)
+    top.plot(ds, level, color=FORECAST, lw=1.9, label="level")
+    top.legend(loc="lower left", bbox_to_anchor=(-0.005, 1.005), ncols=2, frameon=False, labelcolor=INK, fontsize=9.5)
+    for axis, (label, v) in zip(rest, parts, strict=True):
+        axis.axhline(none, color=FAINT, lw=0.9)
+        if label[0] == "s":
+            axis.plot(ds, v, color=FORECAST, lw=1.3)
+        else:
+            axis.vlines(ds, none, v, color=BASELINE, lw=1.2)
+        axis.set_ylabel(label, color=FAINT)
+    top.set_ylabel(c.y, color=FAINT, parse_math=False)
+    for axis in axes[:, 0]:
+        plain(axis)
+        _dates(axis, ds)
+    figure.suptitle(title or f"What the model has learned of {name}", x=0.012, ha="left", color=INK, size=15, weight="bold",
+                    parse_math=False)  # fmt: skip
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
 def sheet(size: tuple[float, float], grid: tuple[int, int] | None = None) -> tuple[Figure, Any]:
     """An empty figure of a size in inches, and its axes, or one if there is no grid."""
     from matplotlib.figure import Figure
@@ -197,6 +250,10 @@ def _draw(axis: Axes, panel: Panel, s: int, rows: nw.DataFrame[Any], history: in
         spot = ("data", "axes fraction")
         axis.annotate("forecast from here ", (when[-1], 0.03), xycoords=spot, ha="right", color=FAINT, fontsize=8.5)
     plain(axis)
+    _dates(axis, ds)
+
+
+def _dates(axis: Axes, ds: NDArray) -> None:
     if ds.dtype.kind == "M":
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 

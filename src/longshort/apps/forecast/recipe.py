@@ -31,6 +31,10 @@ CHUNK = 512  # windows that are forecast at once
 FEW = 4  # windows that are forecast on one thread
 
 
+class NothingHeldOutError(RuntimeError):
+    """The model has no held-out windows that would tell how the steps of a path go together."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How windows become inputs and outputs become forecasts.
@@ -176,20 +180,45 @@ class Recipe:
         et al. 2004, The Schaake shuffle): so steps go together as they did there.
 
         Raises:
-            RuntimeError: nothing was held out, so that it is not known how steps go together.
+            NothingHeldOutError: nothing was held out, so that it is not known how steps go together.
         """
-        made, rng = [np.empty((0, n, self.config.horizon))], np.random.default_rng(seed)
+        made, at = [np.empty((0, n, self.config.horizon))], 0
         for inputs, window in self.windows(panel, series, origin):
+            rng = np.random.default_rng([seed, int(series[at])])
+            at += len(inputs.past)
             if self.config.model == "deepar":
                 with torch.no_grad():
                     drawn = model.drawn(inputs, n, seed).numpy()
             else:
                 if not len(model.ranks):
-                    raise RuntimeError("sample paths need held-out windows, and fit had none. Fit with holdout= above 0.")
+                    raise NothingHeldOutError(
+                        "sample paths of this model need held-out windows, and fit had none: holdout was 0, or the series are "
+                        "too short. Fit with more data, or with model='deepar', which draws its paths."
+                    )
                 ranks = model.ranks.numpy()[rng.permutation(np.arange(n) % len(model.ranks))]
                 drawn = conformal.values_at(run(model, inputs), np.array(self.config.quantiles), ranks)
             made.append(self.values(window, drawn))
         return np.concatenate(made)
+
+    def decompose(self, model: Ensemble, panel: Panel) -> tuple[NDArray, ...]:
+        """Level and season of the last steps of each series, as an esrnn smooths them; `Forecaster.decompose` says more.
+
+        Returns:
+            Number of the series, position in it, value, level and season of each step, [N] each.
+        """
+        S, n, L = np.arange(len(panel)), panel.lengths, self.read
+        levels, seasons = [], []
+        for inputs, window in self.windows(panel, S, n):
+            with torch.no_grad():
+                made = [cast(ESRNN, m).smooth(inputs) for m in model.members]
+            level = torch.stack([s.level for s in made]).mean(0).double().numpy()
+            season = torch.stack([s.season for s in made]).mean(0)[:, :L].double().numpy() * window.scale[:, None]
+            levels.append(window.values(level))
+            seasons.append(np.exp(season) if self.log else season)
+        at = n[:, None] - L + np.arange(L)
+        rows, k = np.nonzero(at >= 0)
+        y = panel.window(S, n - L, L)
+        return rows, at[rows, k], y[rows, k], np.concatenate(levels)[rows, k], np.concatenate(seasons)[rows, k]
 
     def values(self, window: Window, scaled: NDArray) -> NDArray:
         """Scaled forecasts in the units of the data."""
@@ -201,12 +230,22 @@ class Recipe:
         made, naive = self.forecast(model, panel, series, origin), seasonal_naive(self.config, panel, series, origin)
         return Backtest(panel, self.config, series, origin, {"LSTM": made, "SeasonalNaive": naive})
 
-    def predict(self, model: nn.Module, panel: Panel) -> Any:
-        """Forecast what follows the end of each series of a panel; a long frame `unique_id, ds, LSTM, LSTM-lo-80, ...`."""
-        H, S = self.config.horizon, np.arange(len(panel))
-        made = columns("LSTM", self.forecast(model, panel, S, panel.lengths), self.config)
-        series, ahead = np.repeat(S, H), np.tile(np.arange(H), len(S))
-        return panel.frame(series, {panel.columns.ds: panel.stamps(series, panel.lengths[series] + ahead), **made})
+    def predict(self, model: nn.Module, panel: Panel, series: NDArray | None = None) -> Any:
+        """Forecast what follows the end of each series of a panel, or of some of them by number; a long frame `unique_id, ds,
+        LSTM, LSTM-lo-80, ...`."""
+        H, S = self.config.horizon, np.arange(len(panel)) if series is None else series
+        made = columns("LSTM", self.forecast(model, panel, S, panel.lengths[S]), self.config)
+        rows, ahead = np.repeat(S, H), np.tile(np.arange(H), len(S))
+        return panel.frame(rows, {panel.columns.ds: panel.stamps(rows, panel.lengths[rows] + ahead), **made})
+
+    def sample(self, model: Ensemble, panel: Panel, n: int, seed: int, series: NDArray | None = None) -> Any:
+        """n sample paths of what follows the end of each series of a panel, or of some of them by number; a long frame
+        `unique_id, ds, sample, LSTM`."""
+        H, S = self.config.horizon, np.arange(len(panel)) if series is None else series
+        made = self.paths(model, panel, S, panel.lengths[S], n, seed)
+        rows, ahead = np.repeat(S, n * H), np.tile(np.arange(H), n * len(S))
+        stamps, number = panel.stamps(rows, panel.lengths[rows] + ahead), np.tile(np.repeat(np.arange(n), H), len(S))
+        return panel.frame(rows, {panel.columns.ds: stamps, "sample": number.astype(np.uint32), "LSTM": made.reshape(-1)})
 
 
 def run(model: nn.Module, inputs: Inputs) -> NDArray:
