@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 import torch
 
 from longshort import artefact
-from longshort.apps.forecast import Forecaster
+from longshort.apps.forecast import Forecaster, ForecastTask
+from longshort.apps.forecast.data import read
 from longshort.apps.forecast.recipe import MODELS
 from longshort.artefact import ArtefactError
-from longshort.train import Training
+from longshort.train import Training, train
 
 H = 4
 QUICK = Training(steps=4, evaluate=4)  # one score, so that the held-out part chooses nothing
@@ -265,3 +267,154 @@ def test_a_damaged_header_is_named(damage, tmp_path):
     artefact.save(path, held)
     with pytest.raises(ArtefactError, match=r"m\.safetensors"):
         Forecaster.load(path)
+
+
+# ensembles
+
+
+@pytest.mark.parametrize(("kind", "rich"), CASES)
+def test_an_ensemble_is_the_mean_of_networks_of_seeds_in_a_row(kind, rich):
+    training = replace(QUICK, seed=7)
+    both = fresh(kind, rich, ensemble=2, calibrate=False, training=training).fit(TABLE[rich])
+    each = [fresh(kind, rich, calibrate=False, training=replace(training, seed=7 + k)).fit(TABLE[rich]) for k in range(2)]
+    for member, one in zip(both.model.members, each, strict=True):
+        assert same(member.state_dict(), one.model.members[0].state_dict())
+    assert not same(weights(each[0]), weights(each[1]))
+    want = np.mean([one.backtest(TABLE[rich]).quantiles["LSTM"] for one in each], 0)
+    np.testing.assert_allclose(both.backtest(TABLE[rich]).quantiles["LSTM"], want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stop", [3, 9])  # in the first network, in the second
+def test_an_ensemble_goes_on_where_it_stopped(stop, tmp_path, monkeypatch):
+    training, path = Training(steps=6, evaluate=2, save_steps=1), tmp_path / "run.safetensors"
+    whole = fresh("esrnn", True, ensemble=2, training=training).fit(TABLE[True])
+    loss, calls = ForecastTask.loss, []
+
+    def interrupted(task, model, batch):
+        calls.append(batch)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return loss(task, model, batch)
+
+    monkeypatch.setattr(ForecastTask, "loss", interrupted)
+    made = fresh("esrnn", True, ensemble=2, training=training)
+    with pytest.raises(KeyboardInterrupt):
+        made.fit(TABLE[True], checkpoint=path)
+    if stop == 3:
+        with pytest.raises(FileExistsError, match=r"run\.0\.safetensors holds an unfinished run"):
+            made.fit(TABLE[True], checkpoint=path)
+    made.fit(TABLE[True], checkpoint=path, resume=True)
+    assert len(calls) in (12 + 1, 12 + 2)  # at most the step that was cut off is made twice
+    assert same(whole.model.state_dict(), made.model.state_dict())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.0.safetensors", "run.1.safetensors"]
+
+
+# update
+
+
+@pytest.mark.parametrize(("kind", "rich"), CASES)
+def test_an_update_starts_from_the_weights_of_fit(kind, rich, tmp_path):
+    still = Training(steps=2, evaluate=2, lr=1e-30)
+    made = fresh(kind, rich, ensemble=2).fit(TABLE[rich])
+    before, out = {k: v.clone() for k, v in weights(made).items()}, predict(made)
+    loaded = Forecaster.load(made.save(tmp_path / "m.safetensors"))
+    for forecaster in (made, loaded):
+        assert forecaster.update(TABLE[rich], training=still) is forecaster
+        assert same(before, weights(forecaster))
+        pd.testing.assert_frame_equal(predict(forecaster), out)
+    recipe = made.recipe
+    grown = pd.concat([TABLE[rich], TABLE[rich].assign(unique_id="z" + TABLE[rich].unique_id, y=2 * TABLE[rich].y)])
+    made.update(grown)
+    assert made.recipe == recipe
+    assert not same(before, weights(made))
+    known, new = predict(made), made.predict(grown, future=AFTER if rich else None)
+    assert np.isfinite(values(new)).all()
+    assert len(new) == 2 * len(known)
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS))
+def test_an_update_learns_what_has_changed(kind):
+    """Series that fell now rise: half as wrong after the update, as their last steps tell."""
+    rng, t = np.random.default_rng(0), np.arange(40)
+
+    def slope(s: float) -> pd.DataFrame:
+        return pd.concat([pd.DataFrame({"unique_id": f"s{k}", "ds": t, "y": 500 + 5 * s * t + rng.normal(size=40)})
+                          for k in range(8)])  # fmt: skip
+
+    up, training = slope(1), Training(steps=60, evaluate=60, lr=1e-2)
+    seen = up[~late(up)]
+    made = fresh(kind, False, batch=16, training=training, distribution="normal").fit(slope(-1))
+    before = made.evaluate(up)["LSTM"]["MASE"]
+    after = made.update(seen, training=replace(training, steps=90, evaluate=90)).evaluate(up)["LSTM"]["MASE"]
+    assert after < 0.5 * before
+
+
+# sample paths
+
+
+STEPS = np.random.default_rng(0).normal(size=(80, 60))
+WALKS = pd.concat([pd.DataFrame({"unique_id": f"w{k:02}", "ds": range(60), "y": STEPS[k].cumsum()}) for k in range(80)])
+
+
+@cache
+def walker(kind: str) -> Forecaster:
+    how = Training(steps=150 if kind == "deepar" else 60, evaluate=150, lr=1e-2)
+    fields = {"batch": 64, "samples": 2000, "distribution": "normal", "ensemble": 2, "training": how}
+    return fresh(kind, False, **fields).fit(WALKS)
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS))
+def test_paths_agree_with_quantiles_and_hang_together(kind):
+    """Of two networks, calibrated. Where ranks come from held-out windows, these are a sample of 80."""
+    made, table, n = walker(kind), WALKS[WALKS.unique_id < "w10"], 4000
+    frame, out = made.paths(table, n=n), made.predict(table)
+    assert list(frame.columns) == ["unique_id", "ds", "sample", "LSTM"]
+    assert len(frame) == 10 * n * H
+    paths = frame.LSTM.to_numpy().reshape(10, n, H)
+    assert (frame["sample"].to_numpy().reshape(10, n, H) == np.arange(n)[:, None]).all()
+    assert frame.ds.tolist()[: 2 * H] == 2 * out.ds.tolist()[:H]
+    for column, level in (("LSTM-lo-80", 0.1), ("LSTM", 0.5), ("LSTM-hi-80", 0.9)):
+        below = (paths <= out[column].to_numpy().reshape(10, 1, H)).mean(1)  # [10, H]
+        assert (np.abs(below.mean(0) - level) < (0.05 if kind == "deepar" else 0.1)).all()
+    off = paths - np.median(paths, 1, keepdims=True)
+    together = [np.corrcoef(off[..., k].ravel(), off[..., k + 1].ravel())[0, 1] for k in range(H - 1)]
+    assert min(together) > 0.4  # of a random walk: sqrt(k / (k + 1)), 0.71 at first
+    pd.testing.assert_frame_equal(made.paths(table, n=9, seed=3), made.paths(table, n=9, seed=3))
+    assert not made.paths(table, n=9, seed=3).equals(made.paths(table, n=9, seed=4))
+
+
+def test_paths_need_held_out_windows():
+    made = fresh("direct", False, holdout=0).fit(TABLE[False])
+    assert torch.equal(made.model.stretch, torch.ones_like(made.model.stretch))
+    with pytest.raises(RuntimeError, match=r"sample paths .*need held-out windows, and fit had none"):
+        made.paths(n=5)
+    with pytest.raises(ValueError, match=r"n must be a whole number .*, got 0"):
+        fitted("direct", False).paths(n=0)
+    assert len(fresh("deepar", False, holdout=0).fit(TABLE[False]).paths(n=5)) == 4 * 5 * H
+
+
+# calibration and smoothing
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS))
+def test_calibrated_intervals_cover_what_was_held_out(kind):
+    made, plain = (fresh(kind, False, levels=(50, 80, 95), calibrate=on).fit(panel(30)[["unique_id", "ds", "y"]])
+                   for on in (True, False))  # fmt: skip
+    assert same(weights(made), weights(plain))
+    test = made.backtest()  # the windows that were held out, one per series
+    scores = test.scores()["LSTM"]
+    for level in (50, 80, 95):
+        assert level / 100 <= scores[f"coverage-{level}"] + 0.01  # in-sample: at least nominal by construction
+    assert (np.diff(test.quantiles["LSTM"], axis=-1) >= 0).all()
+    middle = made.config.quantiles.index(0.5)
+    np.testing.assert_array_equal(test.quantiles["LSTM"][..., middle], plain.backtest().quantiles["LSTM"][..., middle])
+
+
+def test_a_level_penalty_keeps_the_level_smooth():
+    task = [ForecastTask(fresh("esrnn", False, level_penalty=p).config, read(TABLE[False])) for p in (0.0, 100.0)]
+    bends = []
+    for t in task:
+        model = train(t, Training(steps=40, evaluate=40, lr=3e-2), progress=False).model
+        with torch.no_grad():
+            bends.append(model.smooth(t.batches("train", 0)[0].inputs).level.diff(dim=1).diff(dim=1).square().mean())
+    assert bends[1] < 0.5 * bends[0]
