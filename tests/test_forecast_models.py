@@ -14,7 +14,8 @@ from scipy import stats
 
 from longshort.apps.forecast.config import Config, Distribution
 from longshort.apps.forecast.deepar import LEAST, lags
-from longshort.apps.forecast.esrnn import RATE
+from longshort.apps.forecast.esrnn import LEAST as LEAST_SIZE
+from longshort.apps.forecast.esrnn import RATE, WILD
 from longshort.apps.forecast.model import Encoder, Inputs, Network, Sizes, pinball
 from longshort.apps.forecast.recipe import MODELS, Ensemble
 from longshort.apps.forecast.window import PAST, READ
@@ -126,16 +127,17 @@ def test_gradients_are_finite_with_gaps_and_nothing_to_learn_costs_nothing(kind,
 
 def test_pinball_by_definition():
     made, target = torch.randn(4, H, 3), torch.randn(4, H)
-    target[1, 2] = torch.nan
-    want = 0.0
-    for b in range(4):
-        for k in range(H):
-            for j, level in enumerate((0.1, 0.5, 0.9)):
-                off = (target[b, k] - made[b, k, j]).item()
-                want += 0 if math.isnan(off) else 2 * max(level * off, (level - 1) * off) / 3
-    loss = pinball((0.1, 0.5, 0.9), made, target)
+    seen, want = torch.rand(4, H) < 0.7, 0.0
+    target[1, 2], seen[1, 2] = torch.nan, False
+    for b, k in seen.nonzero():
+        for j, level in enumerate((0.1, 0.5, 0.9)):
+            off = (target[b, k] - made[b, k, j]).item()
+            want += 2 * max(level * off, (level - 1) * off) / 3
+    loss = pinball((0.1, 0.5, 0.9), made, target, seen)
     assert loss.total.item() == pytest.approx(want, rel=1e-5)
-    assert loss.elements == 4 * H - 1
+    assert loss.elements == seen.sum()
+    seen[1, 2] = True
+    assert torch.isnan(pinball((0.1, 0.5, 0.9), made, target, seen).total)  # what should be there and is not is no silent zero
 
 
 @pytest.mark.parametrize("attention", [False, True])
@@ -259,23 +261,25 @@ def test_lags_lie_within_what_is_read(season, context, want):
 
 
 def recurrence(z, seen, alpha, gamma, starts):
-    """The three lines of the docstring, one number at a time: levels, the season of each step, and what each step knows ahead."""
+    """The three lines of the docstring, one number at a time: level, season, season ahead as known then, and mean |e| so far."""
     T, rings = len(z), [list(s) for s in starts]
     longest, early = max([len(s) for s in starts], default=1), []
     for t in range(T):
         if seen[t] and len(early) < longest:
             early.append(z[t] - sum(s[t % len(s)] for s in starts))
-    level, levels, seasons, ahead = sum(early) / max(len(early), 1), [], [], []
+    level, levels, seasons, ahead, errors, sizes = sum(early) / max(len(early), 1), [], [], [], [], []
     for t in range(T):
         s = sum(ring[t % len(ring)] for ring in rings)
         e = z[t] - level - s if seen[t] else 0.0
         level += alpha * e
+        errors += [abs(e)] if seen[t] else []
         for ring, g in zip(rings, gamma, strict=True):
             ring[t % len(ring)] += g * e
         levels.append(level)
+        sizes.append(max(sum(errors) / max(len(errors), 1), LEAST_SIZE))
         seasons.append(s)
         ahead.append([sum(ring[(t + k) % len(ring)] for ring in rings) for k in range(1, H + 1)])
-    return levels, seasons + ahead[-1], ahead
+    return levels, seasons + ahead[-1], ahead, sizes
 
 
 @pytest.mark.parametrize("season", [1, 2, 4, 7, 24])  # none, shorter and longer than the horizon, two: 24 and 168
@@ -291,12 +295,9 @@ def test_smoothing_is_the_recurrence(season, holes):
     assert len(model.seasons) == {1: 0, 24: 2}.get(season, 1)
     z, seen = x.past[..., 0].double().numpy(), x.past[..., 2].numpy() > 0
     for b in range(6):
-        levels, seasons, ahead = recurrence(
-            z[b], seen[b], float(alpha[b]), gamma[b].tolist(), starts(z[b], seen[b], model.seasons)
-        )
-        np.testing.assert_allclose(smooth.level[b], levels, atol=1e-4)
-        np.testing.assert_allclose(smooth.season[b], seasons, atol=1e-4)
-        np.testing.assert_allclose(smooth.ahead[b], ahead, atol=1e-4)
+        want = recurrence(z[b], seen[b], float(alpha[b]), gamma[b].tolist(), starts(z[b], seen[b], model.seasons))
+        for got, wanted in zip((smooth.level, smooth.season, smooth.ahead, smooth.size), want, strict=True):
+            np.testing.assert_allclose(got[b], wanted, atol=1e-4)
 
 
 def starts(z, seen, seasons):
@@ -322,24 +323,42 @@ def test_coefficients_of_new_series_are_the_mean():
     assert made("esrnn", season_length=1).gamma.shape == (S, 0)
 
 
-def test_the_loss_takes_each_step_of_the_context_for_an_origin():
+@pytest.mark.parametrize("log", [False, True])
+def test_each_step_of_the_context_is_an_origin(log):
     """A forecast from step t on is what the loss of the whole context judges at t, but for the start of the smoothing."""
-    model, x = made("esrnn", spread=0.3, season_length=1), inputs(RICH, holes=0.0)
+    fields = {"spread": 0.3, "season_length": 1, "multiplicative": log}
+    model, x, target = made("esrnn", **fields), inputs(RICH, holes=0.0), torch.randn(6, H)
     x.past[0, :, 2], x.past[0, :, 0] = 1, torch.randn(L)
+    target[2], target[3, 1:] = torch.nan, torch.nan
     with torch.no_grad():
         smooth = model.smooth(x)
-        every = model.network(x, smooth, every=True) + (smooth.level[..., None] + smooth.ahead)[..., None]
-        torch.testing.assert_close(every[:, -1], model(*x))
+        every, size = model.network(x, smooth, every=True), smooth.size[..., None, None]
+        forecast = every * size + (smooth.level[..., None] + smooth.ahead)[..., None]
+        torch.testing.assert_close(forecast[:, -1], model(*x))
         for t in (3, 9, L - H - 1):
             head = x._replace(past=x.past[:, : t + 1], ahead=x.past[:, t + 1 : t + 1 + H, PAST + 2 :])
-            torch.testing.assert_close(model(*head), every[:, t], rtol=1e-4, atol=1e-5)
-        z, target = x.past[..., 0], torch.randn(6, H)
-        full, want = torch.cat([z, target], 1), 0.0
-        for t in range(min(model.window, 4) - 1, L):
-            want += pinball(model.levels, every[:, t], full[:, t + 1 : t + 1 + H]).total
+            torch.testing.assert_close(model(*head), forecast[:, t], rtol=1e-4, atol=1e-5)
+        full, least, want = torch.cat([x.past[..., 0], target], 1), min(model.window, 4) - 1, 0.0
+        seen = torch.isfinite(full)
+        for t in range(least, L):
+            off = full[:, t + 1 : t + 1 + H] - smooth.level[:, t, None] - smooth.ahead[:, t]
+            off = (off / smooth.size[:, t, None]).clamp(-WILD, WILD)
+            want += pinball(model.levels, every[:, t], off, seen[:, t + 1 : t + 1 + H]).total
         loss = model.loss(x, target)
         torch.testing.assert_close(loss.total, want, rtol=1e-4, atol=1e-4)
-        assert loss.elements == 6 * H * (L - min(model.window, 4) + 1)
+        assert loss.elements == sum(seen[:, t + 1 : t + 1 + H].sum() for t in range(least, L))
         bend = np.mean(np.diff(smooth.level.numpy(), 2, 1) ** 2)
-        bent = made("esrnn", spread=0.3, season_length=1, level_penalty=0.7).loss(x, target)
+        bent = made("esrnn", level_penalty=0.7, **fields).loss(x, target)
         assert ((bent.total - loss.total) / loss.elements).item() == pytest.approx(0.7 * bend, rel=1e-2)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_the_unit_that_the_whole_context_gave_is_not_seen(log):
+    model, target = made("esrnn", spread=0.3, multiplicative=log), torch.randn(5, H)
+    x = Inputs(*(v[1:] for v in inputs(RICH, holes=0.0)))  # observed from the first step on: the size is never at its floor
+    other = x._replace(past=x.past.clone(), scale=x.scale / 8, static=x.static.clone())
+    other.past[..., 0] *= 8
+    other.static[:, :2] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(model.loss(other, 8 * target).total, model.loss(x, target).total, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(*other), 8 * model(*x), rtol=1e-4, atol=1e-4)
