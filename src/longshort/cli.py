@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, Parameter
 import longshort
 
 Quiet = Annotated[bool, Parameter(negative="")]
-Several = Parameter(consume_multiple=True, negative="", show_default=False)
+Several = Parameter(consume_multiple=1, negative="", show_default=False)
 APPS = {"forecast": "Forecast time series: several quantiles of the next steps of every series in a table."}
 
 EXAMPLES = """Examples:

@@ -27,7 +27,7 @@ from longshort.train import Training, chief, resume_path
 MEANING = {"MASE": "error / error of repeating the last season, in sample", "sMAPE": "percent, 0 to 200",
            "wQL": "mean weighted quantile loss", "MSIS": "width of the interval plus what lies outside, scaled",
            "coverage": "share of the truth inside the interval"}  # fmt: skip
-MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": True}
+MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
 WHAT = Parameter(name="*", **MANY, group=Group("What to forecast, and with how large a network", sort_key=1))
 HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
 CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
@@ -82,7 +82,7 @@ def search(
     out: Path = Path("model.safetensors"),
     trials: int = 20,
     seconds: float | None = None,
-    space: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="", show_default=False)] = (),
+    space: Annotated[tuple[str, ...], Parameter(consume_multiple=1, negative="", show_default=False)] = (),
     storage: Path | None = None,
     table: Path | None = None,
     quiet: Flag = False,
@@ -112,6 +112,7 @@ def search(
     from longshort.apps.forecast.search import search as find
 
     _suffix("--table", table)
+    _positive(trials=trials)
     prepare(out)
     target = None if table is None else prepare(table)
     fields = {f: v for f, v in vars(config).items() if v != getattr(Config(), f)}
@@ -154,6 +155,7 @@ def crossval(
         quiet: print nothing; only useful with --out.
     """
     _suffix("--out", out)
+    _positive(windows=windows, step=step)
     path = None if out is None else prepare(out)
     made = Forecaster(config=config, training=training, cell=cell)
     panel = read(data, config.freq, names=config.names, static=static_data)
@@ -174,8 +176,7 @@ def predict(
     _suffix("--out", out)
     path = None if out is None else prepare(out)
     forecaster = Forecaster.load(model)
-    if paths is not None and paths < 1:
-        raise ValueError(f"--paths must be at least 1, got {paths}.")
+    _positive(paths=paths)
     if future_data is None and forecaster.config.future:
         raise ValueError(
             f"this model reads {', '.join(forecaster.config.future)} of the steps that it forecasts. Give a table of unique_id, "
@@ -196,6 +197,7 @@ def evaluate(
     """Hold out the last steps of each series, forecast them, and set the scores beside those of simple forecasts."""
     if report is not None and report.suffix != ".html":
         raise ValueError(f"--report must end in .html, got {str(report)!r}.")
+    _positive(windows=windows, step=step)
     for name in baselines:
         chosen_name(name)
     path, target = (None if p is None else prepare(p) for p in (out, report))
@@ -253,8 +255,7 @@ def anomalies(
     _suffix("--out", out)
     path = None if out is None else prepare(out)
     forecaster = Forecaster.load(model)
-    if windows is not None and windows < 1:
-        raise ValueError(f"--windows must be at least 1, got {windows}.")
+    _positive(windows=windows)
     made: Any = forecaster.anomalies(data, level, windows, static=static_data)
     _write(path, iter([made]), forecaster.config.freq)
     if path is not None and not quiet:
@@ -264,6 +265,12 @@ def anomalies(
 def _suffix(flag: str, path: Path | None) -> None:
     if path is not None and path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{flag} must end in .csv or .parquet, got {str(path)!r}.")
+
+
+def _positive(**flags: int | None) -> None:
+    for name, v in flags.items():
+        if v is not None and v < 1:
+            raise ValueError(f"--{name} must be at least 1, got {v}.")
 
 
 def _scored(made: Forecaster) -> None:

@@ -513,7 +513,10 @@ def _parquet(path: Path) -> Any:
     _need("pyarrow", path)
     from pyarrow.parquet import ParquetFile
 
-    return ParquetFile(path)
+    try:
+        return ParquetFile(path)
+    except ValueError as e:
+        raise ValueError(f"data file {str(path)!r} cannot be read as Parquet: {e}") from None
 
 
 def _need(library: str, path: Path) -> None:
@@ -543,7 +546,10 @@ def _open(source: Any, columns: Columns, names: Names) -> nw.DataFrame[Any]:
         _need("pandas", path)
         numbers = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
         gaps = {c: numbers for c in (columns.y, *names.past, *names.future)} | {c: [""] for c in names.static}
-        return nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps, float_precision="round_trip")
+        try:
+            return nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps, float_precision="round_trip")
+        except ValueError as e:
+            raise ValueError(f"data file {str(path)!r} cannot be read as CSV: {str(e).strip()}") from None
     raise ValueError(f"data file must end in .csv or .parquet, got {str(path)!r}.")
 
 

@@ -298,18 +298,15 @@ def _settings(config: Config, training: Training) -> dict[str, Any]:
 
 def _study(optuna: Any, storage: Path | str | None, about: dict[str, Any], seed: int) -> Any:
     """The study in a storage, or a new one."""
-    where: Any = None
-    if storage is not None:
-        path = Path(storage)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix in (".db", ".sqlite", ".sqlite3"):
-            where = optuna.storages.RDBStorage(f"sqlite:///{path}")
-        else:
-            from optuna.storages.journal import JournalFileBackend
-
-            where = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST, n_warmup_steps=2)
-    study = optuna.create_study(storage=where, study_name="longshort", pruner=pruner, load_if_exists=True)
+    try:
+        where = None if storage is None else _storage(optuna, Path(storage))
+        study = optuna.create_study(storage=where, study_name="longshort", pruner=pruner, load_if_exists=True)
+    except OSError:
+        raise
+    except Exception as e:  # whatever Optuna, SQLite and JSON say of a file that is something else
+        why = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise ValueError(f"{storage} cannot be read as the storage of a search: {why}. Give the name of a new file.") from None
     held = study.user_attrs.get("about")
     if held is None:
         study.set_user_attr("about", about)
@@ -320,6 +317,15 @@ def _study(optuna: Any, storage: Path | str | None, about: dict[str, Any], seed:
         )
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=FIRST)
     return study
+
+
+def _storage(optuna: Any, path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in (".db", ".sqlite", ".sqlite3"):
+        return optuna.storages.RDBStorage(f"sqlite:///{path}")
+    from optuna.storages.journal import JournalFileBackend
+
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
 
 
 @contextmanager
