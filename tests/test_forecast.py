@@ -121,6 +121,21 @@ def test_few_long_series_are_judged_from_several_origins():
     assert short.score(short.model().eval(), "valid") == {}
 
 
+def test_holdout_history_and_calibrate_do_as_they_say(table):
+    held = [ForecastTask(Config(horizon=6, holdout=n), read(table)) for n in (0, 1, 2, 3)]
+    for n, task in enumerate(held):
+        assert len(task.held[0]) == (task.end < task.panel.lengths).sum() == n
+        assert (task.panel.lengths[task.held[0]] - 6 == task.held[1]).all()
+    assert held[0].score(held[0].model().eval(), "valid") == {}
+    recent = ForecastTask(Config(horizon=6, history=3), read(table))
+    assert (recent.first == recent.end - 3).all()
+    assert (recent.origins == 3).all()
+    last = [Forecaster(horizon=6, holdout=n, **SMALL).fit(table) for n in (0, 3)]
+    assert [made.scores == () for made in last] == [True, False]
+    assert (last[0].model.stretch == 1).all()
+    assert [len(made.model.ranks) for made in last] == [0, np.isfinite(last[1].backtest().truth).all(1).sum()]
+
+
 def test_batches_are_a_pure_function_of_seed_and_number(table):
     task = ForecastTask(Config(horizon=6, batch=4), read(table))
     one, two = task.batches("train", 5), task.batches("train", 5)

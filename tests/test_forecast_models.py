@@ -18,17 +18,18 @@ from longshort.apps.forecast.esrnn import LEAST as LEAST_SIZE
 from longshort.apps.forecast.esrnn import RATE, WILD
 from longshort.apps.forecast.model import Encoder, Inputs, Network, Sizes, pinball
 from longshort.apps.forecast.recipe import MODELS, Ensemble
-from longshort.apps.forecast.window import PAST, READ
+from longshort.apps.forecast.window import PAST, READ, STATIC
 from longshort.cell import Cell
 
 MODEL = sorted(MODELS)
 FAMILY = get_args(Distribution)
+KINDS = [("direct", "normal"), ("esrnn", "normal"), *(("deepar", f) for f in FAMILY)]
 H, L, S = 5, 20, 4
 BASE = Config(horizon=H, levels=(50, 80, 99), freq=1, season_length=4, context=L, inputs=3, multiplicative=False, hidden=8,
               dropout=0.0, samples=40)  # fmt: skip
 # past: one past covariate, one future covariate, two channels of calendar; each value comes with its mask
-RICH = Sizes(past=PAST + 2 + 2 + 2, guesses=3, ahead=2 + 2, static=2 + 3, hidden_past=2, series=S)
-PLAIN = Sizes(past=PAST, guesses=3, ahead=0, static=2, hidden_past=0, series=S)
+RICH = Sizes(past=PAST + 2 + 2 + 2, guesses=3, ahead=2 + 2, static=STATIC + 3, hidden_past=2, series=S)
+PLAIN = Sizes(past=PAST, guesses=3, ahead=0, static=STATIC, hidden_past=0, series=S)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -65,7 +66,7 @@ def made(kind: str, sizes: Sizes = RICH, spread: float = 0.0, seed: int = 0, **f
 # all models
 
 
-@pytest.mark.parametrize(("kind", "family"), [("direct", "normal"), ("esrnn", "normal"), *(("deepar", f) for f in FAMILY)])
+@pytest.mark.parametrize(("kind", "family"), KINDS)
 def test_quantiles_never_cross_whatever_the_weights_and_the_stretch(kind, family):
     rng = np.random.default_rng(0)
     for seed in range(5):
@@ -91,23 +92,15 @@ def test_an_ensemble_is_the_mean_of_its_members_stretched_from_the_median():
 
 
 @pytest.mark.parametrize("sizes", [RICH, PLAIN], ids=["rich", "plain"])
-@pytest.mark.parametrize("kind", MODEL)
-def test_rows_do_not_see_each_other(kind, sizes):
-    model, x = made(kind, sizes), inputs(sizes)
+@pytest.mark.parametrize(("kind", "family"), KINDS)
+def test_rows_do_not_see_each_other(kind, family, sizes):
+    model, x = made(kind, sizes, spread=0.3, distribution=family), inputs(sizes)
     with torch.no_grad():
         together = model(*x)
         for k in (0, 4):
             torch.testing.assert_close(model(*(v[k : k + 1] for v in x))[0], together[k], rtol=1e-5, atol=1e-5)
-
-
-def test_counts_of_a_row_are_drawn_after_those_of_the_rows_before_it():
-    """Gamma and Poisson draws cannot share noise: only the first row is as if alone, others differ by sampling error."""
-    model, x = made("deepar", distribution="negative_binomial", samples=4000), inputs(RICH)
-    with torch.no_grad():
-        together, last = model(*x), model(*(v[4:5] for v in x))
-        assert torch.equal(model(*(v[:1] for v in x))[0], together[0])
-        assert torch.equal(model(*x), together)
-    assert (last[0] - together[4]).abs().mean() < 0.1 * together[4].std()
+        other = Inputs(*(v.flip(0) for v in x))
+        torch.testing.assert_close(model(*other).flip(0), together, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", [RICH, PLAIN], ids=["rich", "plain"])
@@ -199,7 +192,7 @@ def test_draws_follow_the_density(family):
     model, n = made("deepar", distribution=family), 20_000
     for seed, raw in enumerate(torch.tensor([[0.3, 0.5, -1.0], [-2.0, 1.5, 3.0]])):
         scale = torch.full((n,), 1.7)
-        x = model.draw(raw.expand(n, 3), scale, (1, n), torch.Generator().manual_seed(seed)).double()
+        x = model.draw(raw.expand(n, 3), scale, (1, n), [torch.Generator().manual_seed(seed)]).double()
         a, b, d = raw.double()
         if family == "negative_binomial":
             counts, (mean, alpha) = (x * 1.7).round(), ((F.softplus(a) + 1e-6) * 1.7, F.softplus(b) + 1e-4)
@@ -323,6 +316,25 @@ def test_coefficients_of_new_series_are_the_mean():
     assert made("esrnn", season_length=1).gamma.shape == (S, 0)
 
 
+def test_what_esrnn_sees_by_definition(monkeypatch):
+    """The last values less season and level over the size, where a gap holds the level; then covariates of now and ahead."""
+    model, x, seen_by = made("esrnn", season_length=4), inputs(RICH), []
+    encoder = model.encoder.forward
+    monkeypatch.setattr(model.encoder, "forward", lambda v, *more: (seen_by.append(v), encoder(v, *more))[1])
+    with torch.no_grad():
+        smooth = model.smooth(x)
+        model.network(x, smooth, every=True)
+    z, seen, W, future = x.past[..., 0], x.past[..., 2], model.window, torch.cat([x.past[..., PAST + 2 :], x.ahead], 1)
+    for b in (0, 3):
+        for t in range(L):
+            back = [max(k, 0) for k in range(t - W + 1, t + 1)]
+            left = [z[b, k] - smooth.season[b, k] if seen[b, k] else smooth.level[b, k] for k in back]
+            want = ((torch.stack(left) - smooth.level[b, t]) / smooth.size[b, t]).clamp(-WILD, WILD)
+            torch.testing.assert_close(seen_by[0][b, t, :W], want)
+            rest = torch.cat([x.past[b, t, PAST:], future[b, t + 1 : t + 1 + H].T.flatten(), x.static[b, STATIC:]])
+            assert torch.equal(seen_by[0][b, t, -len(rest) :], rest)
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_each_step_of_the_context_is_an_origin(log):
     """A forecast from step t on is what the loss of the whole context judges at t, but for the start of the smoothing."""
@@ -358,7 +370,7 @@ def test_the_unit_that_the_whole_context_gave_is_not_seen(log):
     x = Inputs(*(v[1:] for v in inputs(RICH, holes=0.0)))  # observed from the first step on: the size is never at its floor
     other = x._replace(past=x.past.clone(), scale=x.scale / 8, static=x.static.clone())
     other.past[..., 0] *= 8
-    other.static[:, :2] = 0
+    other.static[:, :STATIC] = 0
     with torch.no_grad():
         torch.testing.assert_close(model.loss(other, 8 * target).total, model.loss(x, target).total, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(model(*other), 8 * model(*x), rtol=1e-4, atol=1e-4)

@@ -211,6 +211,14 @@ def test_values_at_inverts_ranks():
     np.testing.assert_allclose(conformal.values_at(forecast, LEVELS, np.tile(LEVELS[:, None], 4)).swapaxes(1, 2), forecast)
 
 
+def test_tails_are_exponential_through_the_outermost_quantiles():
+    q = fan(np.random.default_rng(0), 3, 2)
+    at = np.array([LEVELS[0] ** 2 / LEVELS[1], 1 - (1 - LEVELS[-1]) ** 2 / (1 - LEVELS[-2])])  # as far out as these two lie apart
+    low, high = conformal.values_at(q, LEVELS, np.tile(at[:, None], 2)).swapaxes(0, 1)
+    np.testing.assert_allclose(low, 2 * q[..., 0] - q[..., 1])
+    np.testing.assert_allclose(high, 2 * q[..., -1] - q[..., -2])
+
+
 def test_ranks_of_odd_forecasts_are_levels():
     forecast, truth = np.zeros((4, 3, 5)), np.array([[0.0, 1, -1]] * 3 + [[NAN, 0, 0]])
     made = conformal.ranks(forecast, truth, LEVELS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -63,7 +64,8 @@ class DeepAR(nn.Module):
         z, seen = inputs.past[..., 0], inputs.past[..., 2]
         x = self.channels(inputs, z, seen)
         out, state = self.lstm(x[:, :L])
-        noise = torch.Generator(z.device).manual_seed(seed)
+        rows = B if self.family == "negative_binomial" else 1  # counts are drawn row by row, see `draw`
+        noise = [torch.Generator(z.device).manual_seed(seed) for _ in range(rows)]
         many = (B, n)
         state = cast(tuple[Tensor, Tensor], tuple(v.repeat_interleave(n, 1) for v in state))
         most = max(self.lags)
@@ -113,17 +115,17 @@ class DeepAR(nn.Module):
         s = F.softplus(b) + LEAST
         return (Normal(a, s) if self.family == "normal" else StudentT(2 + F.softplus(d), a, s)).log_prob(z)
 
-    def draw(self, raw: Tensor, scale: Tensor, many: tuple[int, int], noise: torch.Generator) -> Tensor:
-        """One value for each of B * n paths, in scaled units."""
+    def draw(self, raw: Tensor, scale: Tensor, many: tuple[int, int], noise: Sequence[torch.Generator]) -> Tensor:
+        """One value for each of B * n paths, in scaled units. Counts take a changing number of random numbers, so each row has
+        its own noise; otherwise there is one for all."""
         a, b, d = raw.unbind(-1)
         B, n = many
         if self.family == "negative_binomial":
             counts = self._counts(a, b, scale)
-            odds = torch.exp(counts.logits)
-            rate = torch._standard_gamma(counts.total_count, noise) * odds
-            return torch.poisson(rate, noise) / scale
+            each = zip(counts.total_count.split(n), torch.exp(counts.logits).split(n), noise, strict=True)
+            return torch.cat([torch.poisson(torch._standard_gamma(k, g) * odds, g) for k, odds, g in each]) / scale
         s = F.softplus(b) + LEAST
-        u = torch.rand(2, n, generator=noise, device=a.device).clamp(min=1e-7).repeat(1, B)  # [2, B * n]
+        u = torch.rand(2, n, generator=noise[0], device=a.device).clamp(min=1e-7).repeat(1, B)  # [2, B * n]
         if self.family == "normal":
             return a + s * torch.sqrt(-2 * torch.log(u[0])) * torch.cos(2 * math.pi * u[1])
         df = 2 + F.softplus(d)  # Bailey 1994, Polar generation of random variates with the t-distribution
