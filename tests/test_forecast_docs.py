@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -104,3 +105,16 @@ def test_what_it_names_is_there() -> None:
 def test_every_verb_is_on_the_page() -> None:
     for verb in (name for name in cli.app if not name.startswith("-")):
         assert f"longshort {verb} " in PAGE, verb
+
+
+@pytest.mark.usefixtures("_here")
+def test_the_example_of_covariates_runs(capsys: pytest.CaptureFixture) -> None:
+    path = Path(__file__).parents[1] / "examples" / "covariates.py"
+    spec = importlib.util.spec_from_file_location("covariates", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    scores = example.main(steps=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + example.HORIZON + 1
+    assert lines[-1] == f"MASE without promotions {scores['without']:.3f}, with them {scores['with']:.3f}"
+    assert list(Path().iterdir()) == []
