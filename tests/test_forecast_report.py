@@ -390,7 +390,7 @@ def test_eval_writes_the_report(home, tmp_path, capfd):
     [
         (["--report", "r.pdf"], "--report must end in .html, got 'r.pdf'."),
         (["--baselines", "prophet"], "baseline 'prophet' is unknown. Choose from Naive2, SES, Theta, ETS."),
-        (["--windows", "0"], "n_windows must be a whole number of at least 1, got 0."),
+        (["--windows", "0"], "--windows must be at least 1, got 0."),
     ],
 )
 def test_wrong_use_is_named(home, tmp_path, capfd, monkeypatch, more, said):

@@ -180,6 +180,17 @@ def test_it_prints_only_when_asked_and_leaves_optuna_as_it_was(capfd: pytest.Cap
     assert optuna.logging.get_verbosity() == before
 
 
+def test_covariates_and_names_of_columns_take_part() -> None:
+    data = frame().rename(columns={"unique_id": "shop", "ds": "day", "y": "sold"}).assign(price=1.0)
+    shops = pd.DataFrame({"shop": ["s0", "s1", "s2"], "region": ["n", "s", "n"]})
+    made = Forecaster.search(data, horizon=4, static="region", future="price", static_data=shops, id_col="shop", time_col="day",
+                             target_col="sold", space={"hidden": [2, 3]}, trials=1, training=QUICK, batch=8)  # fmt: skip
+    assert (made.config.static, made.config.future, made.config.batch) == (("region",), ("price",), 8)
+    plan = data[["shop", "day", "price"]].assign(day=data.day + pd.DateOffset(months=60))
+    after = made.predict(future=plan)
+    assert after.columns[:3].to_list() == ["shop", "day", "LSTM"]
+
+
 def test_forecaster_search_is_search_then_fit() -> None:
     how = {"space": {"hidden": [2, 4]}, "trials": 2, "training": QUICK, "levels": (50, 90)}
     made = Forecaster.search(frame(), horizon=4, **how)

@@ -162,7 +162,10 @@ class Forecaster:
         self.scores = (Score("valid", date.today().isoformat(), scores),) if scores else ()
 
     @classmethod
-    def search(cls, df: Any, *, horizon: int, static: Any = None, progress: bool = False, **how: Any) -> Self:
+    def search(
+        cls, df: Any, *, horizon: int, static_data: Any = None, id_col: str = "unique_id", time_col: str = "ds",
+        target_col: str = "y", progress: bool = False, **how: Any,
+    ) -> Self:  # fmt: skip
         """Find settings by trying them (see `search.search`), and fit with the best ones.
 
             Forecaster.search(df, horizon=12, trials=20, space={"hidden": [32, 64], "lr": (1e-3, 1e-2)})
@@ -170,9 +173,12 @@ class Forecaster:
         Args:
             df: a frame or a file as in `fit`.
             horizon: steps to forecast.
-            static: as in `fit`.
+            static_data: what `fit` calls static; here static names the columns, as in `Config`.
+            id_col: name of the id column.
+            time_col: name of the time column.
+            target_col: name of the value column.
             progress: show one line per trial, then how the fit goes.
-            **how: space, trials, seconds, storage, training, cell, columns of `search.search`, and fields of `Config`.
+            **how: space, trials, seconds, storage, training and cell of `search.search`, and fields of `Config`.
 
         Returns:
             The fitted forecaster; its `asked` and `training` are the best settings, its `found` is the `Search`.
@@ -181,10 +187,10 @@ class Forecaster:
         """
         from longshort.apps.forecast.search import search
 
-        found = search(df, horizon=horizon, static_data=static, progress=progress, **how)
+        columns = Columns(id_col, time_col, target_col)
+        found = search(df, horizon=horizon, static_data=static_data, columns=columns, progress=progress, **how)
         made = cls(config=found.config, training=found.training, cell=how.get("cell"))
-        names = dict(zip(("id_col", "time_col", "target_col"), how.get("columns", Columns()), strict=True))
-        made.fit(df, static=static, progress=progress, **names)
+        made.fit(df, static=static_data, id_col=id_col, time_col=time_col, target_col=target_col, progress=progress)
         made.found = found
         return made
 
