@@ -167,6 +167,25 @@ def test_a_forecast_does_not_depend_on_the_other_series(kind, rich):
     assert len(out) == 5 * H
 
 
+def test_esrnn_knows_its_series_again_by_name():
+    made, table = fresh("esrnn", False).fit(TABLE[False]), TABLE[False]
+    net = made.model.members[0]
+    with torch.no_grad():
+        net.alpha.copy_(torch.tensor([-6.0, -2, 2, 8]))
+        net.gamma.copy_(torch.tensor([[-8.0], [-1], [1], [5]]))
+    together = made.predict(table)
+    other = [table[table.unique_id == name] for name in ("s3", "s1")]  # fewer of them, by another number
+    new = other[0].assign(unique_id="new")
+    out = made.predict(pd.concat([new, *other]))
+    for name in ("s1", "s3"):
+        np.testing.assert_allclose(values(out[out.unique_id == name]), values(together[together.unique_id == name]), rtol=1e-5)
+    assert not np.allclose(values(out[out.unique_id == "new"]), values(out[out.unique_id == "s3"]), rtol=1e-4)
+    with torch.no_grad():
+        net.alpha[3], net.gamma[3] = net.alpha.mean(), net.gamma.mean()
+    as_mean = made.predict(other[0])
+    np.testing.assert_allclose(values(out[out.unique_id == "new"]), values(as_mean), rtol=1e-5)
+
+
 # odd data
 
 
