@@ -25,6 +25,12 @@ def test_import_brings_nothing_that_only_some_need() -> None:
     assert not HEAVY & set(done.stdout.split())
 
 
+def test_the_collector_is_left_as_it_was() -> None:
+    code = ("import gc, longshort.apps.forecast as f\nf.Config\nassert gc.isenabled()\ngc.disable()\nf.Forecaster\n"
+            "assert not gc.isenabled()")  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
 class Watcher(nn.Module):
     """Notes how many threads it may use."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,4 +19,10 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'longshort.apps.forecast' has no attribute {name!r}; it offers {', '.join(__all__)}.")
     home = {"Forecaster": "forecaster", "Backtest": "backtest", "Config": "config", "ForecastTask": "task"}[name]
-    return getattr(import_module(f"longshort.apps.forecast.{home}"), name)
+    collects = gc.isenabled()
+    gc.disable()  # a collection amid the import would walk through all of torch for nothing: a tenth of a second
+    try:
+        return getattr(import_module(f"longshort.apps.forecast.{home}"), name)
+    finally:
+        if collects:
+            gc.enable()
