@@ -40,9 +40,21 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
-    "yearly": Setting({"season_length": 1}, {}),
-    "weekly": Setting({"season_length": 1}, {}),
-    "hourly": Setting({"season_length": 24}, {}),
+    "yearly": Setting(
+        {"season_length": 1, "context": 18, "batch": 512},
+        {"steps": 1000, "lr": 3e-3, "evaluate": 250, "patience": 0},
+        category=True,
+    ),
+    "weekly": Setting(
+        {"season_length": 52, "context": 156, "history": 400, "batch": 256, "holdout": 0},
+        {"steps": 600, "lr": 3e-3, "evaluate": 600, "patience": 0},
+        category=True,
+    ),
+    "hourly": Setting(
+        {"season_length": 24, "batch": 64, "holdout": 0},
+        {"steps": 1000, "lr": 2e-3, "evaluate": 1000, "patience": 0},
+        category=True,
+    ),
 }
 
 app = App(name="benchmarks.m4", help=__doc__)

@@ -17,7 +17,8 @@ def stretch(forecast: NDArray, truth: NDArray, levels: NDArray) -> NDArray:
 
     With the distance d = q - median of a quantile above the median, r = (y - median) / d says by which factor it should have
     been larger; the factor taken is the ceil((n + 1) p)-th smallest r of n, so that a new truth lies below with a probability of
-    at least p, as far as windows are exchangeable. Below the median likewise. A factor is at least 0.
+    at least p, as far as windows are exchangeable. Below the median likewise. A factor below 1 goes half the way (its
+    square root): windows of one panel end together and err together, so that few misses there may be luck.
 
     Args:
         forecast: quantiles, ascending, [n, H, Q].
@@ -51,7 +52,8 @@ def _factor(r: NDArray, p: float) -> float:
     if not len(r):
         return 1.0
     rank = min(int(np.ceil((len(r) + 1) * p)), len(r))
-    return max(float(np.partition(r, rank - 1)[rank - 1]), 0.0)
+    f = max(float(np.partition(r, rank - 1)[rank - 1]), 0.0)
+    return f if f >= 1 else f**0.5
 
 
 def ranks(forecast: NDArray, truth: NDArray, levels: NDArray) -> NDArray:

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from longshort.apps.forecast.config import Config
 from longshort.apps.forecast.model import Encoder, Inputs, Sizes, pinball, quiet, spread
-from longshort.apps.forecast.window import PAST
+from longshort.apps.forecast.window import PAST, STATIC
 from longshort.cell import Cell
 from longshort.task import Loss
 
+LEAST = 1e-3  # smallest size of e, in scaled units
+WILD = 50.0  # values and targets over the size of e are bounded by this, so that no step rules the loss
 RATE = 3.0  # learning rate of the smoothing coefficients, as a multiple of the network's
 
 
@@ -25,11 +27,13 @@ class Smooth(NamedTuple):
     level: after each step, [B, T].
     season: of each step and the H that follow, as known one season before, [B, T + H]; of several seasons the sum.
     ahead: season of the H steps after each step, as known then, [B, T, H].
+    size: mean |e| of the steps up to each one, [B, T].
     """
 
     level: Tensor
     season: Tensor
     ahead: Tensor
+    size: Tensor
 
 
 class ESRNN(nn.Module):
@@ -40,7 +44,8 @@ class ESRNN(nn.Module):
         s_{t+m} = s_t + gamma e_t           for each season m, zero, one or two of them
 
     At every step t the LSTM sees the last `inputs` values without season, less the level, and gives quantiles of the H values
-    that follow, less level and season; every step of the context is a training example.
+    that follow, less level and season, both over the mean size of e so far; every step of the context is a training example.
+    Whatever is scaled by the whole context must not be seen: at an early step it would tell how much is still to come.
 
     Args:
         config: a resolved Config.
@@ -56,8 +61,9 @@ class ESRNN(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(sizes.series))  # before the sigmoid
         self.gamma = nn.Parameter(torch.full((sizes.series, len(self.seasons)), -1.5))
         self.alpha.rate = self.gamma.rate = RATE  # type: ignore[attr-defined]
-        extra = sizes.past - PAST + sizes.static + config.horizon * sizes.ahead
-        self.encoder = Encoder(self.window + extra, config, cell)
+        self.log = bool(config.multiplicative)
+        extra = sizes.past - PAST + sizes.static - STATIC + config.horizon * sizes.ahead
+        self.encoder = Encoder(self.window + 1 + extra, config, cell)
         self.inner = nn.Linear(P, config.hidden)
         self.outer = quiet(nn.Linear(config.hidden, config.horizon * len(config.quantiles)))
 
@@ -70,32 +76,37 @@ class ESRNN(nn.Module):
         inputs = Inputs(past, guesses, known, ahead, static, scale, series)
         smooth = self.smooth(inputs)
         made = self.network(inputs, smooth, every=False)
-        return made + (smooth.level[:, -1:] + smooth.ahead[:, -1])[..., None]
+        return made * smooth.size[:, -1, None, None] + (smooth.level[:, -1:] + smooth.ahead[:, -1])[..., None]
 
     def loss(self, inputs: Inputs, target: Float[Tensor, "B H"]) -> Loss:
-        """Pinball loss at every step of the context whose window is observed, plus the level's bend."""
+        """Pinball loss over the size of e, at every step of the context that has seen enough, plus the level's bend."""
         smooth = self.smooth(inputs)
         made = self.network(inputs, smooth, every=True)  # [B, T, H, Q]
         z, seen = inputs.past[..., 0], inputs.past[..., 2] > 0
         z = torch.cat([torch.where(seen, z, torch.nan), target], 1)
         future = z[:, 1:].unfold(1, self.horizon, 1)  # [B, T, H]
-        want = future - smooth.level[..., None] - smooth.ahead
+        there = torch.isfinite(future)
+        future = torch.where(there, future, 0)  # a NaN divided by size has a NaN for its gradient, masked or not
+        want = ((future - smooth.level[..., None] - smooth.ahead) / smooth.size[..., None]).clamp(-WILD, WILD)
         ready = seen.cumsum(1) >= min(self.window, 4)
-        loss = pinball(self.levels, made, torch.where(ready[..., None], want, torch.nan))
+        loss = pinball(self.levels, made, want, there & ready[..., None])
         if not self.penalty:
             return loss
         bend = smooth.level.diff(dim=1).diff(dim=1).square().mean()
         return Loss(loss.total + self.penalty * bend * loss.elements, loss.elements)
 
     def network(self, inputs: Inputs, smooth: Smooth, every: bool) -> Tensor:
-        """Quantiles less level and season: of the last step [B, H, Q], or of all [B, T, H, Q]."""
+        """Quantiles less level and season, over size: of the last step [B, H, Q], or of all [B, T, H, Q]."""
         (B, T, _), W, H = inputs.past.shape, self.window, self.horizon
         seen = inputs.past[..., 2]
         left = (inputs.past[..., 0] - smooth.season[:, :T]) * seen + smooth.level * (1 - seen)  # a gap holds the level
         left = torch.cat([left[:, :1].expand(B, W - 1), left], 1).unfold(1, W, 1) - smooth.level[..., None]
+        left = (left / smooth.size[..., None]).clamp(-WILD, WILD)
+        size = torch.log(smooth.size * inputs.scale[:, None]) / 4 if self.log else torch.zeros_like(seen)  # a share, or no unit
         future = torch.cat([inputs.past[..., inputs.past.shape[2] - inputs.ahead.shape[2] :], inputs.ahead], 1)
         future = future[:, 1:].unfold(1, H, 1).flatten(2)  # [B, T, A * H]
-        x = torch.cat([left, inputs.past[..., PAST:], future, inputs.static[:, None].expand(B, T, -1)], -1)
+        static = inputs.static[:, None, STATIC:].expand(B, T, -1)
+        x = torch.cat([left, size[..., None], inputs.past[..., PAST:], future, static], -1)
         out = self.outer(F.silu(self.inner(self.encoder(x, seen, every)))).unflatten(-1, (H, len(self.levels)))
         return spread(out[..., 0], out[..., 1:], self.below)
 
@@ -111,7 +122,7 @@ class ESRNN(nn.Module):
         level = ((z - sum(s[:, torch.arange(T) % m] for s, m in zip(start, self.seasons, strict=True))) * early).sum(1)
         level = level / early.sum(1).clamp(min=1)
         gains, values, there = gamma.unbind(1), z.unbind(1), seen.unbind(1)
-        levels, seasons = [], []
+        levels, seasons, errors = [], [], []
         for t in range(T):
             now = [ring[t % len(ring)] for ring in rings]
             e = (values[t] - level - sum(now)) * there[t]
@@ -119,6 +130,7 @@ class ESRNN(nn.Module):
             for ring, s, gain in zip(rings, now, gains, strict=True):
                 ring[t % len(ring)] = s + gain * e
             levels.append(level)
+            errors.append(e.abs())
             seasons.append(torch.stack(now, 1) if now else z.new_zeros(B, 0))
         ends = [torch.stack([ring[(T + k) % m] for k in range(max(H, m))], 1)
                 for ring, m in zip(rings, self.seasons, strict=True)]  # fmt: skip
@@ -129,7 +141,8 @@ class ESRNN(nn.Module):
             total = total + known[:, : T + H]
             phase = torch.arange(H, device=z.device) % m
             ahead = ahead + known[:, 1 : T + m].unfold(1, m, 1)[:, :, phase]  # row t: steps t + 1 ... t + m as known at t
-        return Smooth(torch.stack(levels, 1), total, ahead)
+        size = (torch.stack(errors, 1).cumsum(1) / begun.clamp(min=1)).clamp(min=LEAST)
+        return Smooth(torch.stack(levels, 1), total, ahead, size)
 
     def coefficients(self, series: Tensor) -> tuple[Tensor, Tensor]:
         """alpha [B] and gamma [B, seasons] of some series; of new ones (-1) the mean."""

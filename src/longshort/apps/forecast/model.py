@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from longshort.apps.forecast.config import Config
+from longshort.apps.forecast.window import STATIC
 from longshort.cell import Cell
 from longshort.nn import LSTM
 from longshort.task import Loss
@@ -26,7 +27,7 @@ class Inputs(NamedTuple):
     guesses: simple forecasts, 0 where unknown, [B, H, K].
     known: 1 where a guess is known, [B, H, K].
     ahead: channels of future covariates and calendar, [B, H, A].
-    static: two numbers of the window, then static covariates, [B, N].
+    static: three numbers of the window, then static covariates, [B, N].
     scale: what one scaled unit is in units of the data, [B].
     series: number of the series among those of fit, -1 if it is new, int64, [B].
     """
@@ -115,9 +116,14 @@ def spread(median: Float[Tensor, "*N"], widths: Float[Tensor, "*N R"], below: in
     return torch.cat([median[..., None] - lower, median[..., None], median[..., None] + w[..., below:].cumsum(-1)], -1)
 
 
-def pinball(levels: Sequence[float], made: Float[Tensor, "*N Q"], target: Float[Tensor, "*N"]) -> Loss:
-    """Quantile loss, mean over the quantiles, doubled so that the median's part is the absolute error. Koenker & Bassett 1978."""
-    seen = torch.isfinite(target)
+def pinball(
+    levels: Sequence[float], made: Float[Tensor, "*N Q"], target: Float[Tensor, "*N"], seen: Tensor | None = None
+) -> Loss:
+    """Quantile loss, mean over the quantiles, doubled so that the median's part is the absolute error. Koenker & Bassett 1978.
+
+    Counted is what was seen, bool, [*N]: by default what is finite. A NaN that counts makes the loss NaN, which the loop reports.
+    """
+    seen = torch.isfinite(target) if seen is None else seen
     off = torch.where(seen, target, 0)[..., None] - made
     q = torch.tensor(levels, device=made.device)
     each = 2 * torch.maximum(q * off, (q - 1) * off).mean(-1)
@@ -137,8 +143,10 @@ class Direct(nn.Module):
 
     The encoder reads the context; its last output starts the decoder, which sees the guesses of one step ahead after another:
 
-        median_k = sum_j softmax(a_k)_j guess_kj + r_k       a mixture of simple forecasts, and a correction
-        q_k      = median_k -+ sums of softplus(w_k)         outwards, so that order is kept by construction
+        median_k = sum_j softmax(a_k)_j guess_kj + u r_k     a mixture of simple forecasts, and a correction
+        q_k      = median_k -+ u * sums of softplus(w_k)     outwards, so that order is kept by construction
+
+    The unit u is 1, and less for a series that repeats itself (see `Window.static`): that one gets narrow intervals.
 
     Args:
         config: a resolved Config.
@@ -172,7 +180,8 @@ class Direct(nn.Module):
         y, _ = self.decoder(x, (h[None].contiguous(), c[None].contiguous()))
         out = self.outer(F.silu(self.inner(self.drop(y))))  # [B, H, K + Q]
         mix = torch.softmax(out[..., :K].masked_fill(known == 0, -torch.inf), -1)
-        return spread((mix * guesses).sum(-1) + out[..., K], out[..., K + 1 :], self.below)
+        u = static[:, STATIC - 1, None, None].exp()
+        return (mix * guesses).sum(-1, keepdim=True) + u * spread(out[..., K], out[..., K + 1 :], self.below)
 
     def loss(self, inputs: Inputs, target: Float[Tensor, "B H"]) -> Loss:
         """Pinball loss in scaled units."""

@@ -166,7 +166,7 @@ class ForecastTask:
             "guesses": Input(("B", H, s.guesses), "float32", "simple forecasts, scaled at the origin, 0 where there is none"),
             "known": Input(("B", H, s.guesses), "float32", "1 where there is a guess"),
             "ahead": Input(("B", H, s.ahead), "float32", "future covariates and calendar of the horizon"),
-            "static": Input(("B", s.static), "float32", "two numbers of the window, then static covariates"),
+            "static": Input(("B", s.static), "float32", "three numbers of the window, then static covariates"),
             "scale": Input(("B",), "float32", "what one scaled unit is in units of the data"),
             "series": Input(("B",), "int64", "number of the series among those of fit, -1 if it is new"),
         }

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-PAST, STATIC = 3, 2  # channels of Window.past and Window.static
+PAST, STATIC = 3, 3  # channels of Window.past and Window.static
+REGULAR, LEAST_UNIT = 0.25, 1e-3  # a naive error below this share of the scale makes the unit smaller, down to this
+FLAT_LOG = 0.05  # the scale of logarithms that never move: 5 %
 WILD_LOG = 20.0  # a forecast of logarithms stays below e^20 times the last value
 READ = 336  # longest part of the context that the LSTM reads; the guesses see all of it
 
@@ -19,9 +21,11 @@ class Window(NamedTuple):
         `read` steps at most, float32, [B, min(L, read), PAST].
     guesses: simple forecasts (see `encode`), scaled, 0 where there is none, float32, [B, H, K].
     known: 1 where there is a guess, float32, [B, H, K].
-    static: log(scale / |level|) / 4 within -4 to 4, and the share of the context that is observed, float32, [B, STATIC].
+    static: log(scale / |level|) / 4 within -4 to 4; the share of the context that is observed; and the logarithm of the unit of
+        corrections and widths: 1, but less for a series that repeats itself (its mean change over a season, in scaled units,
+        over REGULAR, within LEAST_UNIT and 1), float32, [B, STATIC].
     level: where the series stands at the origin, float64, [B]; scaled = (y - level) / scale.
-    scale: mean distance of the context from the level, positive, float64, [B].
+    scale: mean distance of the context from the level, positive; where there is none, the size of the level, float64, [B].
     log: whether all this is of log y.
     """
 
@@ -83,7 +87,10 @@ def encode(
     if level_zero:
         level = np.zeros(B)
     distance = _mean(np.abs(past - level[:, None]))
-    scale = np.where(distance > 1e-9 * np.abs(level), distance, np.maximum(np.abs(level), 1e-9))
+    size = np.full(B, FLAT_LOG) if log else np.maximum(np.abs(level), 1e-9)
+    scale = np.where(distance > 1e-9 * np.abs(level), distance, size)
+    change = np.stack([_change(past, m) / scale for m in seasons], -1)
+    unit = np.clip(np.nan_to_num(change, nan=1.0).min(-1) / REGULAR, LEAST_UNIT, 1)
     spread = np.clip(np.log(scale / np.maximum(np.abs(level), 1e-12)) / 4, -4, 4)
     stacked = (np.stack(guesses, -1) - level[:, None, None]) / scale[:, None, None]
     scaled = [np.nan_to_num((v - level[:, None]) / scale[:, None]) for v in (past, adjusted)]
@@ -91,7 +98,7 @@ def encode(
         np.stack([*scaled, seen], -1)[:, -read:].astype(np.float32),
         np.nan_to_num(stacked).astype(np.float32),
         np.isfinite(stacked).astype(np.float32),
-        np.stack([spread, seen.mean(1)], -1).astype(np.float32),
+        np.stack([spread, seen.mean(1), np.log(unit)], -1).astype(np.float32),
         level,
         scale,
         log,
@@ -115,6 +122,11 @@ def phases(past: NDArray, m: int) -> NDArray:
     with np.errstate(invalid="ignore", divide="ignore"):
         off = np.where(inside & seen, past - total / count, np.nan)
     return _mean(_cycles(off, m), 1)
+
+
+def _change(v: NDArray, m: int) -> NDArray:
+    """Mean |v_t - v_{t-m}| of each row, NaN where there is no such pair: what MASE divides by. [B]."""
+    return _mean(np.abs(v[:, m:] - v[:, :-m]))
 
 
 def _cycles(v: NDArray, m: int) -> NDArray:
