@@ -243,6 +243,7 @@ def test_rows_are_in_the_order_of_ids_and_time():
 
 @pytest.mark.usefixtures("data")
 def test_category_is_joined_where_it_is_asked_for(monkeypatch):
+    monkeypatch.setitem(m4.SETTINGS, "weekly", m4.Setting({}, {}))
     assert "category" not in m4.load("weekly")
     monkeypatch.setitem(m4.SETTINGS, "weekly", m4.Setting({}, {}, category=True))
     assert m4.load("weekly").groupby("unique_id")["category"].agg(set).to_dict() == {

@@ -365,7 +365,7 @@ def test_an_update_learns_what_has_changed(kind):
     seen = up[~late(up)]
     made = fresh(kind, False, batch=16, training=training, distribution="normal").fit(slope(-1))
     before = made.evaluate(up)["LSTM"]["MASE"]
-    after = made.update(seen, training=replace(training, steps=90, evaluate=90)).evaluate(up)["LSTM"]["MASE"]
+    after = made.update(seen, training=replace(training, steps=120, evaluate=120)).evaluate(up)["LSTM"]["MASE"]
     assert after < 0.5 * before
 
 
