@@ -41,8 +41,8 @@ class Setting(NamedTuple):
 
 SETTINGS = {
     "yearly": Setting(
-        {"season_length": 1, "context": 18, "batch": 512},
-        {"steps": 1000, "lr": 3e-3, "evaluate": 250, "patience": 0},
+        {"season_length": 1, "context": 18, "history": 60, "batch": 512},
+        {"steps": 2000, "lr": 3e-3, "evaluate": 500, "patience": 0},
         category=True,
     ),
     "weekly": Setting(

@@ -22,7 +22,7 @@ NARROW = 1.5  # softplus(-1.5) = 0.2: the first distance between neighbouring qu
 class Inputs(NamedTuple):
     """What a network sees of B forecast origins, scaled there; float32 but for series.
 
-    past: value, value without its season, 1 where observed (see `window.encode`), then the channels of past and future
+    past: value, value without its season, 1 where observed, change (see `window.encode`), then the channels of past and future
         covariates and calendar, [B, L, C].
     guesses: simple forecasts, 0 where unknown, [B, H, K].
     known: 1 where a guess is known, [B, H, K].

@@ -160,9 +160,7 @@ class ForecastTask:
         """The inputs of the network's `forward`."""
         s, H = self.recipe.sizes, self.config.horizon
         return {
-            "past": Input(
-                ("B", self.recipe.read, s.past), "float32", "value, value without season, 1 where observed; covariates"
-            ),
+            "past": Input(("B", self.recipe.read, s.past), "float32", "value, without season, 1 where seen, change; covariates"),
             "guesses": Input(("B", H, s.guesses), "float32", "simple forecasts, scaled at the origin, 0 where there is none"),
             "known": Input(("B", H, s.guesses), "float32", "1 where there is a guess"),
             "ahead": Input(("B", H, s.ahead), "float32", "future covariates and calendar of the horizon"),

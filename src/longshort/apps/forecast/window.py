@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-PAST, STATIC = 3, 3  # channels of Window.past and Window.static
+PAST, STATIC = 4, 3  # channels of Window.past and Window.static
 REGULAR, LEAST_UNIT = 0.25, 1e-3  # a naive error below this share of the scale makes the unit smaller, down to this
 FLAT_LOG = 0.05  # the scale of logarithms that never move: 5 %
 WILD_LOG = 20.0  # a forecast of logarithms stays below e^20 times the last value
@@ -17,8 +17,8 @@ READ = 336  # longest part of the context that the LSTM reads; the guesses see a
 class Window(NamedTuple):
     """A batch of contexts, scaled at the forecast origin.
 
-    past: value, value without its season, 1 where observed; scaled, 0 where missing; the last
-        `read` steps at most, float32, [B, min(L, read), PAST].
+    past: value, value without its season, 1 where observed, and the second's change since the step before; scaled, 0 where
+        missing; the last `read` steps at most, float32, [B, min(L, read), PAST].
     guesses: simple forecasts (see `encode`), scaled, 0 where there is none, float32, [B, H, K].
     known: 1 where there is a guess, float32, [B, H, K].
     static: log(scale / |level|) / 4 within -4 to 4; the share of the context that is observed; and the logarithm of the unit of
@@ -94,8 +94,9 @@ def encode(
     spread = np.clip(np.log(scale / np.maximum(np.abs(level), 1e-12)) / 4, -4, 4)
     stacked = (np.stack(guesses, -1) - level[:, None, None]) / scale[:, None, None]
     scaled = [np.nan_to_num((v - level[:, None]) / scale[:, None]) for v in (past, adjusted)]
+    change = np.nan_to_num(np.diff(adjusted, axis=1, prepend=np.nan) / scale[:, None])
     return Window(
-        np.stack([*scaled, seen], -1)[:, -read:].astype(np.float32),
+        np.stack([*scaled, seen, change], -1)[:, -read:].astype(np.float32),
         np.nan_to_num(stacked).astype(np.float32),
         np.isfinite(stacked).astype(np.float32),
         np.stack([spread, seen.mean(1), np.log(unit)], -1).astype(np.float32),
