@@ -46,7 +46,13 @@ def inputs(sizes: Sizes, B: int = 6, holes: float = 0.2, seed: int = 0, context:
     seen[:, -2:] = 1
     seen[0, : context // 2] = 0  # one row begins late
     z = torch.randn(B, context, generator=g).cumsum(1) * seen
-    past = torch.cat([torch.stack([z, 0.5 * z, seen], -1), torch.randn(B, context, sizes.past - PAST, generator=g)], -1)
+    past = torch.cat(
+        [
+            torch.stack([z, 0.5 * z, seen, F.pad(z.diff(dim=1), (1, 0)) * 0.5], -1),
+            torch.randn(B, context, sizes.past - PAST, generator=g),
+        ],
+        -1,
+    )
     known = (torch.rand(B, horizon, sizes.guesses, generator=g) < 0.7).float()
     known[..., 0] = 1
     guesses = torch.randn(B, horizon, sizes.guesses, generator=g) * known

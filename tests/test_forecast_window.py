@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longshort.apps.forecast import conformal, metrics
-from longshort.apps.forecast.window import LEAST_UNIT, READ, REGULAR, encode, kinds, phase_values, phases
+from longshort.apps.forecast.window import LEAST_UNIT, PAST, READ, REGULAR, encode, kinds, phase_values, phases
 
 NAN = np.nan
 
@@ -139,7 +139,7 @@ def test_scores_of_nothing_are_nan():
 def test_guesses_see_further_than_the_lstm_reads():
     t = np.arange(1200)
     window = encode(np.sin(2 * np.pi * t / 400)[None], 5, (400,))
-    assert window.past.shape == (1, READ, 3)
+    assert window.past.shape == (1, READ, PAST)
     assert window.known.all()
     np.testing.assert_allclose(
         window.guesses[0, :, 1] * window.scale + window.level, np.sin(2 * np.pi * np.arange(5) / 400), atol=1e-6
@@ -256,3 +256,15 @@ def test_the_unit_tells_series_that_repeat_themselves():
     np.testing.assert_allclose(units, [LEAST_UNIT, size / REGULAR, 1, 1], rtol=1e-5)
     two = np.exp(encode(np.tile(rng.normal(size=(1, 21)) * 9 + 50, 5), 6, (7, 21)).static[0, 2])
     assert two == pytest.approx(LEAST_UNIT)  # the longer season repeats, though the shorter does not
+
+
+def test_the_change_is_that_of_the_value_without_its_season():
+    rng = np.random.default_rng(3)
+    y = rng.normal(size=(4, 40)).cumsum(1) + 10 * np.tile(np.arange(4), 10)
+    y[0, [5, 6, 20]] = np.nan
+    past = encode(y, 3, (4,)).past
+    seen = past[..., 2] > 0
+    both = seen[:, 1:] & seen[:, :-1]
+    np.testing.assert_allclose(past[:, 1:, 3][both], np.diff(past[..., 1], axis=1)[both], rtol=1e-4, atol=1e-5)
+    assert (past[:, 1:, 3][~both] == 0).all()
+    assert (past[:, 0, 3] == 0).all()
