@@ -276,6 +276,10 @@ DAMAGE = {
     "nothing was asked": lambda e: e.pop("asked"),
     "unknown field asked": lambda e: e["asked"].update(colour="red"),
     "horizon asked": lambda e: e["asked"].update(horizon=0),
+    "two columns": lambda extra: extra["columns"].pop(),
+    "a column twice": lambda extra: extra.update(columns=["unique_id", "ds", "ds"]),
+    "a column that is a number": lambda extra: extra.update(columns=["unique_id", "ds", 3]),
+    "another horizon was asked for": lambda extra: extra["asked"].update(horizon=99),
 }
 
 

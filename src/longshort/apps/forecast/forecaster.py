@@ -456,8 +456,12 @@ class Forecaster:
         made = cls(config=artefact.config, training=Training(**how), cell=artefact.cell)
         made.recipe, made.model = _blank(artefact.config, artefact.cell, artefact.extra)
         made.model.load_state_dict(dict(artefact.tensors), assign=True)
-        made.scores, made.columns = tuple(artefact.scores), Columns(*artefact.extra["columns"])
-        made.asked = _Config(**artefact.extra["asked"])
+        names = artefact.extra["columns"]
+        if len(names) != 3 or len(set(names)) < 3 or not all(isinstance(c, str) for c in names):
+            raise ValueError(f"columns must be three different names, got {names!r}")
+        made.scores, made.columns, made.asked = tuple(artefact.scores), Columns(*names), _Config(**artefact.extra["asked"])
+        if made.asked.horizon != made.config.horizon or made.asked.ensemble != made.config.ensemble:
+            raise ValueError(f"config and what was asked for differ: {made.config} and {made.asked}")
         return made
 
     @property
