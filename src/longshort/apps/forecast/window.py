@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 PAST, STATIC = 4, 3  # channels of Window.past and Window.static
 REGULAR, LEAST_UNIT = 0.25, 1e-3  # a naive error below this share of the scale makes the unit smaller, down to this
 FLAT_LOG = 0.05  # the scale of logarithms that never move: 5 %
-WILD_LOG = 20.0  # a forecast of logarithms stays below e^20 times the last value
+WILD_LOG = 4.6  # a forecast of logarithms stays below a hundred times the last value
 READ = 336  # longest part of the context that the LSTM reads; the guesses see all of it
 
 
