@@ -348,13 +348,18 @@ class _Run(Generic[B]):
                 a.copy_(b)
         return signum
 
+    @cached_property
+    def groups(self) -> dict[tuple[bool, float], list[str]]:
+        """Names of the parameters that share (whether weights decay, factor of the learning rate)."""
+        made: dict[tuple[bool, float], list[str]] = {}
+        for k, p in self.names.items():
+            made.setdefault((p.ndim > 1 and not hasattr(p, "rate"), getattr(p, "rate", 1.0)), []).append(k)
+        return made
+
     def update(self, grads: Mapping[str, Tensor]) -> None:
         """One step of AdamW, by torch's function: its class would import the compiler, which takes seconds."""
         rate, (beta1, beta2) = self.training.rate(self.step, self.total), self.training.betas
-        groups: dict[tuple[bool, float], list[str]] = {}
-        for k, p in self.names.items():
-            groups.setdefault((p.ndim > 1 and not hasattr(p, "rate"), getattr(p, "rate", 1.0)), []).append(k)
-        for (decays, factor), keys in groups.items():
+        for (decays, factor), keys in self.groups.items():
             params, g, count, m1, m2 = ([x[k] for k in keys] for x in (self.names, grads, self.counts, *self.moments))
             adamw(params, g, m1, m2, [], count, fused=True, amsgrad=False, maximize=False, lr=factor * rate, beta1=beta1,
                   beta2=beta2, weight_decay=self.training.weight_decay if decays else 0.0, eps=1e-8)  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from longshort.apps.forecast import conformal
 from longshort.apps.forecast.backtest import Backtest, find
 
 
@@ -92,13 +93,7 @@ def quantile(values: NDArray, levels: NDArray, p: float) -> NDArray:
     Returns:
         Values, [N].
     """
-    if p < levels[0]:
-        return values[:, 0] - _tail(values, levels) * np.log(levels[0] / p)
-    if p > levels[-1]:
-        return -quantile(-values[:, ::-1], 1 - levels[::-1], 1 - p)
-    k = int(np.clip(np.searchsorted(levels, p) - 1, 0, len(levels) - 2))
-    w = (p - levels[k]) / (levels[k + 1] - levels[k])
-    return (1 - w) * values[:, k] + w * values[:, k + 1]
+    return conformal.values_at(values[:, None], levels, np.array([[p]]))[:, 0, 0]
 
 
 def _below(y: NDArray, values: NDArray, levels: NDArray) -> NDArray:
@@ -109,11 +104,7 @@ def _below(y: NDArray, values: NDArray, levels: NDArray) -> NDArray:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         w = (y - values[rows, left]) / (values[rows, right] - values[rows, left])
         inside = levels[left] + w * (levels[right] - levels[left])
-        low = levels[0] * np.exp((y - values[:, 0]) / _tail(values, levels))
-        high = 1 - (1 - levels[-1]) * np.exp((values[:, -1] - y) / _tail(-values[:, ::-1], 1 - levels[::-1]))
+        b0, b1 = conformal.tails(values, levels)
+        low = levels[0] * np.exp((y - values[:, 0]) / b0)
+        high = 1 - (1 - levels[-1]) * np.exp((values[:, -1] - y) / b1)
     return np.nan_to_num(np.where(k == 0, low, np.where(k > last, high, inside)))
-
-
-def _tail(values: NDArray, levels: NDArray) -> NDArray:
-    """The decay length b of the lower tail, [N]."""
-    return (values[:, 1] - values[:, 0]) / np.log(levels[1] / levels[0])

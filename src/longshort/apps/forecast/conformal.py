@@ -69,7 +69,7 @@ def ranks(forecast: NDArray, truth: NDArray, levels: NDArray) -> NDArray:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         w = np.where(high > low, (y - low) / (high - low), 0.5)
         inside = levels[k[..., 0]] + w * (levels[k[..., 0] + 1] - levels[k[..., 0]])
-        b0, b1 = _tails(v, levels)
+        b0, b1 = tails(v, levels)
         below, above = levels[0] * np.exp((y - v[..., 0]) / b0), 1 - (1 - levels[-1]) * np.exp((v[..., -1] - y) / b1)
     made = np.where(y < v[..., 0], below, np.where(y > v[..., -1], above, inside))
     return np.clip(np.nan_to_num(made, nan=0.5), 1e-4, 1 - 1e-4).astype(np.float32)
@@ -90,7 +90,7 @@ def values_at(forecast: NDArray, levels: NDArray, at: NDArray) -> NDArray:
     step = np.arange(at.shape[1])
     w = (at - levels[k]) / (levels[k + 1] - levels[k])
     inside = (1 - w) * forecast[:, step, k] + w * forecast[:, step, k + 1]
-    b0, b1 = (b[:, None] for b in _tails(forecast, levels))
+    b0, b1 = (b[:, None] for b in tails(forecast, levels))
     below = forecast[:, None, :, 0] + b0 * np.log(np.minimum(at / levels[0], 1))
     above = forecast[:, None, :, -1] - b1 * np.log(np.minimum((1 - at) / (1 - levels[-1]), 1))
     return np.where(at < levels[0], below, np.where(at > levels[-1], above, inside))
@@ -116,7 +116,7 @@ def carry(drawn: NDArray, before: NDArray, after: NDArray) -> NDArray:
     return a0 + (drawn - b0) * np.where(apart, (a1 - a0) / np.where(apart, b1 - b0, 1), 1)
 
 
-def _tails(forecast: NDArray, levels: NDArray) -> tuple[NDArray, NDArray]:
+def tails(forecast: NDArray, levels: NDArray) -> tuple[NDArray, NDArray]:
     """Decay lengths of both exponential tails, through the two outermost quantiles, [..., H] each."""
     low = (forecast[..., 1] - forecast[..., 0]) / np.log(levels[1] / levels[0])
     high = (forecast[..., -1] - forecast[..., -2]) / np.log((1 - levels[-2]) / (1 - levels[-1]))

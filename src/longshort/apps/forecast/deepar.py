@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import NegativeBinomial, Normal, StudentT
 
 from longshort.apps.forecast.config import Config
-from longshort.apps.forecast.model import Inputs, Sizes, quiet
+from longshort.apps.forecast.model import Inputs, Sizes, quiet, start
 from longshort.apps.forecast.window import PAST, READ
 from longshort.cell import Cell
 from longshort.nn import LSTM
@@ -43,9 +43,8 @@ class DeepAR(nn.Module):
         self.levels, self.samples, self.family = config.quantiles, config.samples, config.distribution
         self.lags, self.hidden_past = lags(config), sizes.hidden_past
         size = 2 * len(self.lags) + (sizes.past - PAST) + sizes.static
-        init = "forget_bias" if cell.forget else "torch"
         self.lstm = LSTM(size, config.hidden, len(config.dilations), batch_first=True, cell=cell, dilation=config.dilations,
-                         dropout=config.dropout if len(config.dilations) > 1 else 0.0, init=init)  # fmt: skip
+                         dropout=config.dropout if len(config.dilations) > 1 else 0.0, init=start(cell))  # fmt: skip
         self.outer = quiet(nn.Linear(cell.projection or config.hidden, 3))
 
     def forward(

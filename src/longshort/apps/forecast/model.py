@@ -67,6 +67,11 @@ class Network(Protocol):
         """The loss of scaled targets; NaN is a target that is missing."""
 
 
+def start(cell: Cell) -> str:
+    """How the LSTMs start: remembering, where there is a forget gate."""
+    return "forget_bias" if cell.forget else "torch"
+
+
 class Encoder(nn.Module):
     """The stack of LSTM layers that reads a sequence, with dropout between them.
 
@@ -79,7 +84,7 @@ class Encoder(nn.Module):
     def __init__(self, size: int, config: Config, cell: Cell) -> None:
         super().__init__()
         P = cell.projection or config.hidden
-        init = "forget_bias" if cell.forget else "torch"
+        init = start(cell)
         self.layers = nn.ModuleList(
             LSTM(P if k else size, config.hidden, batch_first=True, cell=cell, dilation=d, init=init)
             for k, d in enumerate(config.dilations)
@@ -160,8 +165,7 @@ class Direct(nn.Module):
         self.levels, self.below, self.split = config.quantiles, config.quantiles.index(0.5), (P, H)
         self.encoder = Encoder(sizes.past + sizes.static, config, cell)
         self.bridge = nn.Linear(P + sizes.static, P + H)
-        init = "forget_bias" if cell.forget else "torch"
-        self.decoder = LSTM(2 * K + 2 + sizes.ahead + sizes.static, H, batch_first=True, cell=cell, init=init)
+        self.decoder = LSTM(2 * K + 2 + sizes.ahead + sizes.static, H, batch_first=True, cell=cell, init=start(cell))
         self.drop = nn.Dropout(config.dropout)
         self.inner, self.outer = nn.Linear(P, H), quiet(nn.Linear(H, K + Q))
 
