@@ -8,6 +8,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 
 import longshort
 from longshort import artefact
-from longshort.artefact import Artefact, ArtefactError, Score, load, prepare, read, save
+from longshort.artefact import Artefact, ArtefactError, Score, load, prepare, read, save, unpack, write
 from longshort.cell import Cell
 
 
@@ -316,3 +317,27 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     )
     assert done.stdout == f"cannot write {tmp_path / 'm'}: File too large\n", done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_old_or_new_never_both(tmp_path: Path) -> None:
+    path, over = tmp_path / "m.safetensors", threading.Event()
+
+    def replace_it() -> None:
+        k = 0
+        while not over.is_set():
+            k += 1
+            write(path, {"x": torch.full((k % 7 + 1,), float(k))}, {"k": k})
+
+    write(path, {"x": torch.zeros(1)}, {"k": 0})
+    writer = threading.Thread(target=replace_it)
+    writer.start()
+    try:
+        seen = set()
+        for _ in range(3000):
+            with unpack(path) as (header, file):
+                assert (file.get_tensor("x") == header["k"]).all()
+                seen.add(header["k"])
+    finally:
+        over.set()
+        writer.join()
+    assert len(seen) > 1, "nothing was replaced: the test says nothing"

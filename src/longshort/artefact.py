@@ -250,10 +250,10 @@ def unpack(path: Path | str) -> typing.Iterator[tuple[dict[str, Any], Any]]:
     if Path(path).is_dir():
         raise ArtefactError(path, ["it is a directory; a model is one .safetensors file."])
     try:
-        opened = safe_open(path, "pt")
+        opened = _open(path)
     except FileNotFoundError:
         raise ArtefactError(path, ["there is no such file."]) from None
-    except (SafetensorError, OSError) as e:
+    except (SafetensorError, OSError, RuntimeError) as e:
         raise ArtefactError(path, [f"it is damaged, or no .safetensors file ({e})."]) from e
     with opened as file:
         text = (file.metadata() or {}).get("longshort")
@@ -281,6 +281,24 @@ def mismatches(expected: Mapping[str, Tensor], file: Any) -> list[str]:
             if DTYPES[want.dtype] != got.get_dtype():
                 wrong.append(f"tensor {name!r} must be {DTYPES[want.dtype]}, got {got.get_dtype()}.")
     return wrong
+
+
+def _open(path: Path | str) -> Any:
+    """safetensors opens a file twice, for its header and for its tensors: once more, if it was replaced in between."""
+    while True:
+        before = os.stat(path)
+        try:
+            opened = safe_open(path, "pt")
+        except (SafetensorError, OSError, RuntimeError):
+            if _identity(before) == _identity(os.stat(path)):
+                raise
+        else:
+            if _identity(before) == _identity(os.stat(path)):
+                return opened
+
+
+def _identity(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 @contextmanager
