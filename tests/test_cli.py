@@ -167,6 +167,14 @@ def test_help_explains_every_field(capfd: pytest.CaptureFixture, monkeypatch: py
     assert out.index("--horizon") < out.index("--steps") < out.index("--cell.forget")
 
 
+def test_help_of_a_verb_depends_on_the_model(home: Path, capfd: pytest.CaptureFixture) -> None:
+    assert "`longshort predict MODEL --help`" in cli.MORE.format("predict")
+    code, out, err = run(capfd, "predict", home / "m.safetensors", "--help")
+    assert (code, err) == (0, "")
+    for flag in ("--data", "--paths", "--future-data"):
+        assert flag in out
+
+
 def test_version_and_the_one_table(capfd: pytest.CaptureFixture) -> None:
     assert run(capfd, "--version") == (0, f"longshort {longshort.__version__}\n", "")
     assert cli.APPS.keys() == artefact.APPS.keys()
@@ -206,7 +214,7 @@ WRONG = {
     ("train", "forecast", "--data", "DATA", "--out", "."): ". is a directory; give the name of a file in it",
     ("train", "forecast", "--data", "DATA", "--out", "DATA/m"): "cannot make the folder of DATA/m: ",
     ("eval", "MODEL"): "--data requires an argument",
-    ("eval", "--data", "DATA"): "MODEL requires an argument",
+    ("eval", "--data", "DATA"): "MODEL comes first: longshort eval MODEL --data DATA ...",
     (
         "eval",
         "nowhere.safetensors",
@@ -232,7 +240,7 @@ def test_wrong_use_is_one_line_and_code_2(
 
     code, out, err = run(capfd, *map(fill, words))
     assert (code, out) == (2, "")
-    expected = WRONG[words] if "MODEL requires" in WRONG[words] else fill(WRONG[words])
+    expected = re.sub("DATA", here["DATA"], WRONG[words]) if "MODEL comes" in WRONG[words] else fill(WRONG[words])
     assert err.startswith("error: ")
     assert expected in err
     assert len(err.splitlines()) == 1

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -32,6 +32,7 @@ WHAT = Parameter(name="*", **MANY, group=Group("What to forecast, and with how l
 HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
 CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
 Flag = Annotated[bool, Parameter(negative="")]
+Several = Parameter(consume_multiple=1, negative="", show_default=False)
 
 
 def train(
@@ -82,7 +83,7 @@ def search(
     out: Path = Path("model.safetensors"),
     trials: int = 20,
     seconds: float | None = None,
-    space: Annotated[tuple[str, ...], Parameter(consume_multiple=1, negative="", show_default=False)] = (),
+    space: Annotated[tuple[str, ...], Several] = (),
     storage: Path | None = None,
     table: Path | None = None,
     quiet: Flag = False,
@@ -169,10 +170,20 @@ def crossval(
 
 
 def predict(
-    model: Path, *, data: Path, out: Path | None, future_data: Path | None, static_data: Path | None, paths: int | None,
-    quiet: bool,
+    model: Path, /, *, data: Path, out: Path | None = None, future_data: Path | None = None, static_data: Path | None = None,
+    paths: int | None = None, quiet: Flag = False,
 ) -> None:  # fmt: skip
-    """Write what follows the end of each series of a table: unique_id, ds, LSTM, LSTM-lo-80, LSTM-hi-80; or sample paths."""
+    """Forecast what follows the end of each series of a table: unique_id, ds, LSTM, LSTM-lo-80, LSTM-hi-80; or sample paths.
+
+    Args:
+        model: a file that `longshort train forecast` wrote.
+        data: the input, in the form that the model was trained on.
+        out: file for the answer, .csv or .parquet; without it the answer goes to standard output as CSV.
+        future_data: table of the time stamps to forecast with the covariates that are known for them (train --future).
+        static_data: table of what belongs to each series as a whole (train --static), where the data does not hold it.
+        paths: instead of quantiles, write this many sample paths per series: whole courses, coherent over the steps.
+        quiet: say nothing but the answer.
+    """
     _suffix("--out", out)
     path = None if out is None else prepare(out)
     forecaster = Forecaster.load(model)
@@ -191,10 +202,27 @@ def predict(
 
 
 def evaluate(
-    model: Path, *, data: Path, out: Path | None, report: Path | None, static_data: Path | None, baselines: Sequence[str],
-    windows: int, step: int, quiet: bool,
+    model: Path, /, *, data: Path, out: Path | None = None, report: Path | None = None, static_data: Path | None = None,
+    baselines: Annotated[tuple[str, ...], Several] = (), windows: int = 1, step: int = 1, quiet: Flag = False,
 ) -> None:  # fmt: skip
-    """Hold out the last steps of each series, forecast them, and set the scores beside those of simple forecasts."""
+    """Score a forecaster on data whose end is held out, beside a simple baseline.
+
+    It gets each series without its last `horizon` steps and is scored on these. The score is honest if the model was trained
+    on data that ends before them.
+
+    Args:
+        model: a file that `longshort train forecast` wrote.
+        data: the truth, in the form that the model was trained on.
+        out: file for the scores as JSON.
+        report: file for an HTML page, .html, with what to look at before trusting the model: scores, calibration, error by
+            step, worst and best series. It is one file and loads nothing.
+        static_data: table of what belongs to each series as a whole, where the data does not hold it.
+        baselines: further forecasters to compare with, any of naive2 ses theta ets; all but naive2 need
+            `pip install 'longshort[baselines]'`. The seasonal naive forecast is always there.
+        windows: forecast origins per series, the last one `horizon` steps before the end.
+        step: steps between two origins.
+        quiet: print nothing; only useful with --out or --report.
+    """
     if report is not None and report.suffix != ".html":
         raise ValueError(f"--report must end in .html, got {str(report)!r}.")
     _positive(windows=windows, step=step)
@@ -230,9 +258,21 @@ def evaluate(
 
 
 def update(
-    model: Path, *, data: Path, out: Path, static_data: Path | None, steps: int | None, lr: float | None, device: str, quiet: bool
+    model: Path, /, *, data: Path, out: Path, static_data: Path | None = None, steps: int | None = None,
+    lr: float | None = None, device: str = "auto", quiet: Flag = False,
 ) -> None:  # fmt: skip
-    """Train a model further on newer data, and write it."""
+    """Train a forecaster further on newer data.
+
+    Args:
+        model: a file that `longshort train forecast` wrote; it stays as it is, unless OUT is the same.
+        data: old series that have grown, or others, in the form that the model was trained on.
+        out: file for the new model.
+        static_data: table of what belongs to each series as a whole, where the data does not hold it.
+        steps: updates of the weights, at most; by default a fifth of those of the first training.
+        lr: highest learning rate; by default a third of that of the first training.
+        device: cpu, cuda, cuda:1 ...; auto is a GPU if there is one.
+        quiet: print nothing.
+    """
     prepare(out)
     made = Forecaster.load(model)
     given: dict[str, Any] = {
@@ -249,9 +289,21 @@ def update(
 
 
 def anomalies(
-    model: Path, *, data: Path, out: Path | None, level: float, windows: int | None, static_data: Path | None, quiet: bool
+    model: Path, /, *, data: Path, out: Path | None = None, level: float = 99.0, windows: int | None = None,
+    static_data: Path | None = None, quiet: Flag = False,
 ) -> None:  # fmt: skip
-    """Write the newest values with the interval that was forecast one step before, and a flag."""
+    """Flag the newest values of a table that the model, knowing what came before, hardly expected.
+
+    Args:
+        model: a file that `longshort train forecast` wrote.
+        data: what to look at, in the form that the model was trained on.
+        out: file for the values with interval, score and flag, .csv or .parquet; without it they go to standard output as CSV.
+        level: flag what lies outside the central interval of this many percent.
+        windows: values per series that are judged, at its end, each by a forecast from one step before; by default as many as
+            the model forecasts steps.
+        static_data: table of what belongs to each series as a whole, where the data does not hold it.
+        quiet: say nothing but the answer.
+    """
     _suffix("--out", out)
     path = None if out is None else prepare(out)
     forecaster = Forecaster.load(model)
