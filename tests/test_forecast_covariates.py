@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 
 from longshort.apps.forecast.covariates import MOST_LABELS, Encoding, Names, calendar, channels, encode
-from longshort.apps.forecast.data import Columns, read
+from longshort.apps.forecast.data import read
 from longshort.apps.forecast.freq import parse, wall_clock
+from longshort.apps.forecast.tables import Columns
 
 NAMES = Names(past=("traffic",), future=("price", "holiday"), static=("size", "kind", "open"))
 SIZES = {"a": 50, "b": 63, "c": 31}

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longshort.apps.forecast.covariates import Names
-from longshort.apps.forecast.data import PIECE, Columns, Panel, read
+from longshort.apps.forecast.data import Panel, read
 from longshort.apps.forecast.freq import infer, parse
+from longshort.apps.forecast.tables import PIECE, Columns
 
 CALENDARS = [
     "D",

@@ -18,8 +18,9 @@ from longshort.apps.forecast.backtest import Backtest
 from longshort.apps.forecast.config import LEAST_SERIES
 from longshort.apps.forecast.config import Config as _Config
 from longshort.apps.forecast.covariates import Encoding
-from longshort.apps.forecast.data import Columns, Panel, read
+from longshort.apps.forecast.data import Panel, read
 from longshort.apps.forecast.recipe import CHUNK, Ensemble, Recipe
+from longshort.apps.forecast.tables import Columns
 from longshort.apps.forecast.task import ForecastTask
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell

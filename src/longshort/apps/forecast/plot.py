@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from longshort.apps.forecast import evidence
 from longshort.apps.forecast.backtest import Backtest
-from longshort.apps.forecast.data import Columns, Panel
+from longshort.apps.forecast.data import Panel
+from longshort.apps.forecast.tables import Columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

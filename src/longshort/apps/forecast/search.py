@@ -14,7 +14,8 @@ import narwhals as nw
 from torch import nn
 
 from longshort.apps.forecast.config import Config
-from longshort.apps.forecast.data import Columns, Panel, read
+from longshort.apps.forecast.data import Panel, read
+from longshort.apps.forecast.tables import Columns
 from longshort.apps.forecast.task import ForecastTask
 from longshort.cell import Cell
 from longshort.task import Split
