@@ -111,11 +111,23 @@ def test_training_never_reads_what_is_held_out(table):
 
 
 def test_few_long_series_are_judged_from_several_origins():
-    long = ForecastTask(Config(horizon=8), read(panel(1, 400)))
-    assert len(long.held[0]) == 8
-    assert long.end == 400 - 8 - 7 * 2
-    many = ForecastTask(Config(horizon=8), read(panel(9, 400)))
-    assert len(many.held[0]) == 9
+    """They are spread over a tenth of each series; of many series the last horizon is held out."""
+    for series, steps, most in ((1, 400, 128), (1, 2000, 128), (2, 2000, 64), (9, 400, 14), (16, 400, 8), (3, 79, 42)):
+        few = ForecastTask(Config(horizon=8), read(panel(series, steps)))
+        apart = 0
+        for s, (end, n) in enumerate(zip(few.end, few.panel.lengths, strict=True)):
+            at = few.held[1][few.held[0] == s]
+            room = max(n // 10 - 8, 0)
+            assert len(at) == min(room // 2 + 1, most)
+            assert at[0] == end
+            assert at[-1] == n - 8
+            assert len(set(np.diff(at))) <= 1
+            assert room - len(at) < at[-1] - at[0] <= room
+            apart += sum(k == 0 or at[k] - at[0] >= 8 * ((at[k - 1] - at[0]) // 8 + 1) for k in range(len(at)))
+        assert few.apart == apart
+    many = ForecastTask(Config(horizon=8), read(panel(17, 400)))
+    assert len(many.held[0]) == many.apart == 17
+    assert (many.end == many.panel.lengths - 8).all()
     short = ForecastTask(Config(horizon=8), read(panel(1, 9).fillna(1.0)))
     assert len(short.held[0]) == 0  # trained on whole
     assert short.score(short.model().eval(), "valid") == {}

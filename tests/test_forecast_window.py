@@ -162,6 +162,8 @@ def test_stretch_by_definition():
     forecast, truth = np.tile(np.arange(-2.0, 3), (49, 1, 1)), np.arange(1.0, 50)[:, None]
     np.testing.assert_array_equal(conformal.stretch(forecast, truth, LEVELS), [[0, 0, 1, 40, 48 / 2]])  # 50 * 0.95 = 47.5
     np.testing.assert_array_equal(conformal.stretch(forecast, -truth, LEVELS), [[45 / 2, 35, 1, 0, 0]])
+    twice = conformal.stretch(np.tile(forecast, (4, 1, 1)), np.tile(truth, (4, 1)), LEVELS, apart=49)  # worth 98 of 196
+    np.testing.assert_array_equal(twice, [[0, 0, 1, 40, 48 / 2]])  # 198 * 0.8 = 158.4 is the 40th of 49; 198 * 0.95 = 188.1
     one = np.r_[np.full(39, np.nan), np.zeros(10)][:, None]
     np.testing.assert_array_equal(conformal.stretch(forecast, one, LEVELS), np.ones((1, 5)))  # too few to say
     flat = conformal.stretch(0 * forecast, truth, LEVELS)
@@ -170,15 +172,49 @@ def test_stretch_by_definition():
 
 def test_steps_share_a_factor_where_windows_are_few():
     rng = np.random.default_rng(0)
-    forecast, truth = fan(rng, 39, 6), rng.normal(size=(39, 6)) * np.arange(1, 7)
+    forecast, truth = fan(rng, 79, 6), rng.normal(size=(79, 6)) * np.arange(1, 7)
     few = conformal.stretch(forecast, truth, LEVELS)
     np.testing.assert_array_equal(few, np.tile(few[:1], (6, 1)))
-    whole = conformal.stretch(forecast.reshape(-1, 1, 5), truth.reshape(-1, 1), LEVELS)
+    whole = conformal.stretch(forecast.reshape(-1, 1, 5), truth.reshape(-1, 1), LEVELS, apart=79)
     np.testing.assert_array_equal(few[:1], whole)
-    many = conformal.stretch(np.tile(forecast, (2, 1, 1)), np.tile(truth, (2, 1)), LEVELS)
+    forecast, truth = np.tile(forecast, (2, 1, 1)), np.tile(truth, (2, 1))
+    many = conformal.stretch(forecast, truth, LEVELS)
     for k in range(6):
-        each = conformal.stretch(np.tile(forecast[:, k : k + 1], (2, 1, 1)), np.tile(truth[:, k : k + 1], (2, 1)), LEVELS)
+        each = conformal.stretch(forecast[:, k : k + 1], truth[:, k : k + 1], LEVELS)
         np.testing.assert_array_equal(many[k : k + 1], each)
+    np.testing.assert_array_equal(conformal.stretch(forecast, truth, LEVELS, apart=158), many)
+    overlap = conformal.stretch(forecast, truth, LEVELS, apart=79)
+    np.testing.assert_array_equal(overlap, np.tile(overlap[:1], (6, 1)))
+
+
+def test_the_fewer_windows_are_apart_the_wider_are_the_intervals():
+    rng = np.random.default_rng(1)
+    forecast, truth = np.tile(np.arange(-2.0, 3), (160, 1, 1)), rng.normal(size=(160, 1))
+    for size in (0.1, 1, 10):  # much too wide, right, much too narrow
+        made = [conformal.stretch(forecast, size * truth, LEVELS, apart)[0] for apart in (1, 2, 8, 40, 79, 159, 160)]
+        assert (np.diff(made, axis=0) <= 0).all()
+        assert (size > 0.1) or (made[0] > 0.97).all()
+    np.testing.assert_array_equal(made[-1], conformal.stretch(forecast, 10 * truth, LEVELS)[0])
+
+
+@pytest.mark.parametrize("apart", [8, 16, 41])
+def test_coverage_of_one_series_whose_windows_overlap(apart):
+    """Errors that last for a few steps; windows a quarter horizon apart calibrate, later ones are covered, on average."""
+    rng, H, runs, late, sure = np.random.default_rng(apart), 24, 300, 40, []
+    forecast = np.tile(0.3 * np.array([-1.28, -0.52, 0, 0.84, 1.64]), (4 * (apart - 1) + 1, H, 1))
+    at = np.arange(len(forecast))[:, None] * (H // 4) + np.arange(H)
+    for _ in range(runs):
+        error = np.zeros(apart * H + late)
+        steps = rng.normal(size=len(error)) * 0.6
+        for t in range(1, len(error)):
+            error[t] = 0.8 * error[t - 1] + steps[t]
+        q = conformal.stretch(forecast, error[at], LEVELS, apart)[0] * forecast[0, 0]
+        after = error[-late // 2 :, None]
+        sure.append(np.where(LEVELS < 0.5, after >= q, after <= q).mean(0))
+    wanted, found = np.maximum(LEVELS, 1 - LEVELS), np.mean(sure, 0)
+    noise = 3 * np.std(sure, 0) / np.sqrt(runs)
+    assert (found >= wanted - noise)[[0, 1, 3, 4]].all()
+    assert (found <= wanted + noise + 0.25 / np.sqrt(apart))[[0, 1, 3, 4]].all()
 
 
 @pytest.mark.parametrize("n", [40, 99, 400])

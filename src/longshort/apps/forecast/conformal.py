@@ -8,22 +8,29 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 40  # held-out values per step below which all steps share one factor; fewer in all, and nothing is calibrated
+LEAST = 40  # held-out values below which nothing is calibrated
+EACH = 80  # held-out windows apart from which each step has factors of its own
 MOST_RANKS = 256  # held-out windows that are kept as patterns for sample paths
 
 
-def stretch(forecast: NDArray, truth: NDArray, levels: NDArray) -> NDArray:
+def stretch(forecast: NDArray, truth: NDArray, levels: NDArray, apart: int | None = None) -> NDArray:
     """Factors that make each quantile cover the held-out truth as often as it says.
 
     With the distance d = q - median of a quantile above the median, r = (y - median) / d says by which factor it should have
     been larger; the factor taken is the ceil((n + 1) p)-th smallest r of n, so that a new truth lies below with a probability of
     at least p, as far as windows are exchangeable. Below the median likewise. A factor below 1 goes half the way (its
-    square root): windows of one panel end together and err together, so that few misses there may be luck.
+    square root), and less where windows are few: windows of one panel end together and err together, so that few misses
+    there may be luck.
+
+    Where windows are few, all steps share a factor. Steps of one window, and windows that overlap, err together, though not
+    wholly: n values are then worth m, the geometric mean of n and of how many windows are apart, and a new truth stands for
+    n / m of them, so that the ceil((n + n / m) p)-th smallest is taken.
 
     Args:
         forecast: quantiles, ascending, [n, H, Q].
         truth: NaN where missing, [n, H].
         levels: 0.5 among them, [Q].
+        apart: how many of the windows have no step in common; None: all.
 
     Returns:
         Factors, 1 for the median, [H, Q].
@@ -33,6 +40,8 @@ def stretch(forecast: NDArray, truth: NDArray, levels: NDArray) -> NDArray:
     (_, H, Q), middle = forecast.shape, int(np.abs(levels - 0.5).argmin())
     made = np.ones((H, Q))
     seen = np.isfinite(truth)
+    apart = len(truth) if apart is None else apart
+    shared = min(apart, seen.sum(0).min()) < EACH
     if seen.sum() < LEAST:
         return made
     off = truth - forecast[..., middle]
@@ -43,17 +52,18 @@ def stretch(forecast: NDArray, truth: NDArray, levels: NDArray) -> NDArray:
         with np.errstate(divide="ignore", invalid="ignore"):
             r = np.where(seen & (np.abs(d) > 1e-9), off / d, np.nan)
         p = max(levels[k], 1 - levels[k])
-        each = [r] if seen.sum(0).min() < LEAST else np.split(r, H, 1)
-        made[:, k] = [_factor(v[np.isfinite(v)], p) for v in each]
+        each = [r] if shared else np.split(r, H, 1)
+        made[:, k] = [_factor(v[np.isfinite(v)], p, apart) for v in each]
     return made
 
 
-def _factor(r: NDArray, p: float) -> float:
-    if not len(r):
+def _factor(r: NDArray, p: float, apart: int) -> float:
+    if not (n := len(r)):
         return 1.0
-    rank = min(int(np.ceil((len(r) + 1) * p)), len(r))
+    worth = np.sqrt(n * min(apart, n))
+    rank = min(int(np.ceil((n + n / worth) * p)), n)
     f = max(float(np.partition(r, rank - 1)[rank - 1]), 0.0)
-    return f if f >= 1 else f**0.5
+    return f if f >= 1 else f ** (0.5 * min(apart / EACH, 1))
 
 
 def ranks(forecast: NDArray, truth: NDArray, levels: NDArray) -> NDArray:

@@ -155,7 +155,7 @@ class Forecaster:
         scores = results[0].scores if n == 1 else task.score(model, "valid")
         made, truth = task.held_out(model)
         if task.config.calibrate:
-            model.stretch.copy_(torch.from_numpy(conformal.stretch(made, truth, levels)))
+            model.stretch.copy_(torch.from_numpy(conformal.stretch(made, truth, levels, task.apart)))
             made = model.calibrated([torch.from_numpy(made)]).numpy()
         model.ranks = torch.from_numpy(conformal.ranks(made, truth, levels))
         self.config, self.panel, self.model, self.recipe = task.config, task.panel, model, task.recipe

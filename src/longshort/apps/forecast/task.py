@@ -20,7 +20,8 @@ from longshort.cell import Cell
 from longshort.task import Batches, Input, Loss, Plain, Split
 
 WILD = 50.0  # scaled targets are bounded by this, so that no window rules the loss
-ORIGINS = 8  # validation origins per series where series are few
+ORIGINS = 128  # validation origins, of all series together, where these are few
+FEW = 16  # series, at most, that are few: of more, one origin each says enough
 
 
 class Batch(NamedTuple):
@@ -37,8 +38,9 @@ class Batch(NamedTuple):
 class ForecastTask:
     """Forecasting as the loop sees it. The end of some series is held out for validation and never trained on.
 
-    Held out are the last `horizon` steps, or more, up to a tenth of the series, where series are so few that one origin each
-    would say little; of `Config.holdout` series at most, drawn at random. Series too short for that are trained on whole.
+    Held out are the last `horizon` steps, or a tenth of each series, with origins all over it, where series are so few that one
+    origin each would say little; of `Config.holdout` series at most, drawn at random. Series too short for that are trained on
+    whole.
 
     Args:
         config: what to forecast; what it leaves open is filled in from the panel.
@@ -67,7 +69,9 @@ class ForecastTask:
         self.config = c = config.resolve(panel)
         H, L, n = c.horizon, cast(int, c.context), panel.lengths
         stride = max(1, H // 4)
-        many = np.clip(np.minimum((n // 10 - H) // stride + 1, ORIGINS // len(panel)), 1, ORIGINS)
+        room = np.maximum(n // 10 - H, 0)  # between the first and the last validation origin
+        many = np.minimum(room // stride + 1, ORIGINS // len(panel) if len(panel) <= FEW else 1)
+        stride = room // np.maximum(many - 1, 1)
         end = n - H - (many - 1) * stride  # first validation origin
         held = np.array([np.isfinite(panel.history(s, max(e, 0))).sum() >= LEAST_SERIES for s, e in enumerate(end)])
         if held.sum() > c.holdout:
@@ -81,13 +85,19 @@ class ForecastTask:
         self.first, self.origins = first, np.maximum(self.end - first, 1)
         series = np.repeat(np.flatnonzero(held), many[held])
         step = np.concatenate([[], *(np.arange(k) for k in many[held])]).astype(np.int64)
-        origin = self.end[series] + step * stride
+        origin = self.end[series] + step * stride[series]
         seen = np.isfinite(panel.window(series, origin - L, L)).sum(1) >= LEAST_PAST
         self.held = series[seen], origin[seen]
         ids = tuple(map(str, panel.ids.to_list())) if c.model == "esrnn" else ()
         known = panel.head(self.end) if c.names.all else panel
         self.recipe = recipe or Recipe(c, cell, Encoding.fit(known, c.names, c.calendar), ids)
         self.known = self.recipe.known(panel)
+
+    @property
+    def apart(self) -> int:
+        """How many of the held-out windows have no step in common: those that overlap tell little more than one of them."""
+        series, origin = self.held
+        return len(np.unique(np.stack([series, (origin - self.end[series]) // self.config.horizon]), axis=1).T)
 
     @cached_property
     def judge(self) -> Backtest:
