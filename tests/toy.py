@@ -78,7 +78,7 @@ class Toy:
         x = torch.randn(self.rows, 5, 2, generator=g)
         return Batch(x, x.sum((1, 2)), torch.rand(self.rows, generator=g) > 0.3)
 
-    def batches(self, split: Split, seed: int) -> Sequence[Batch]:
+    def batches(self, split: Split, seed: int, epoch: int = 0) -> Sequence[Batch]:
         data, order = self.all(split), np.random.default_rng(seed).permutation(self.rows)
         size = self.config.batch
         return Batches(-(-self.rows // size), lambda k: Batch(*(t[order[k * size : (k + 1) * size]] for t in data)))

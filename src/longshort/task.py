@@ -101,11 +101,12 @@ class Task(Protocol[B]):
         A parameter's attribute `rate`, where there is one, multiplies its learning rate; then it never decays.
         """
 
-    def batches(self, split: Split, seed: int) -> Sequence[B]:
-        """The batches of one pass over a split, in order: a pure function of (split, seed). `Batches` makes them lazily.
+    def batches(self, split: Split, seed: int, epoch: int = 0) -> Sequence[B]:
+        """The batches of one pass over a split, in order: a pure function of its arguments. `Batches` makes them lazily.
 
-        The loop calls it once per epoch with a new seed and may begin in the middle (exact resume), so indexing must
-        be cheap. A batch is a tensor, or tuples (named ones too), lists and dicts of tensors, on the CPU.
+        The loop calls it once per epoch with a new seed and may begin in the middle (exact resume), so indexing must be
+        cheap. epoch says which pass it is, for a curriculum that begins with less; others pay no heed to it. A batch is a
+        tensor, or tuples (named ones too), lists and dicts of tensors, on the CPU.
         """
 
     def loss(self, model: nn.Module, batch: B) -> Loss:

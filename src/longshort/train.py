@@ -45,7 +45,8 @@ class Training:
 
     Args:
         steps: how many updates of the weights, at most.
-        epochs: how many passes over the training data; if given, it replaces steps.
+        epochs: how many passes over the training data; if given, it replaces steps. Short passes at the beginning (a
+            curriculum) count for less, and so more are made.
         lr: highest learning rate of AdamW.
         warmup: share of all steps in which the learning rate climbs to lr, in [0, 1].
         decay: how the learning rate falls to zero after the warm-up.
@@ -271,12 +272,15 @@ class _Run(Generic[B]):
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss and elements since the last score
-        self.batches = task.batches("train", _mix(training.seed, 1, 0))
+        self.batches = task.batches("train", _mix(training.seed, 1, 0), 0)
         if not len(self.batches):
             raise ValueError("the task has no training batches: batches('train', seed) is empty.")
         self.share = training.accumulate * size
         epochs = training.epochs
-        self.total = training.steps if epochs is None else math.ceil(epochs * len(self.batches) / self.share)
+        self.total = training.steps
+        if epochs is not None:  # as many updates as that many passes like the last one have
+            last = task.batches("train", _mix(training.seed, 1, epochs - 1), epochs - 1)
+            self.total = math.ceil(epochs * len(last) / self.share)
 
     @property
     def due(self) -> bool:
@@ -313,7 +317,7 @@ class _Run(Generic[B]):
         for k in range(self.share):
             while self.position >= len(self.batches):
                 self.epoch, self.position = self.epoch + 1, 0
-                self.batches = self.task.batches("train", _mix(seed, 1, self.epoch))
+                self.batches = self.task.batches("train", _mix(seed, 1, self.epoch), self.epoch)
             if k % self.size == self.rank:
                 _seed(self.device, seed, 2, self.epoch, self.position)
                 batch = move(self.batches[self.position], self.device)
@@ -448,7 +452,7 @@ class _Run(Generic[B]):
             setattr(self, k, state[k])
         for count in self.counts.values():
             count.fill_(self.step)
-        self.batches = self.task.batches("train", _mix(self.training.seed, 1, self.epoch))
+        self.batches = self.task.batches("train", _mix(self.training.seed, 1, self.epoch), self.epoch)
 
 
 class _Signals:

@@ -117,7 +117,7 @@ class ForecastTask:
             made.load_state_dict(self.start)
         return made
 
-    def batches(self, split: Split, seed: int) -> Batches[Batch]:
+    def batches(self, split: Split, seed: int, epoch: int = 0) -> Batches[Batch]:
         """Random windows: a series, each as likely as another, then an origin in it. A pass has as many as there are origins."""
         if split != "train":
             raise ValueError(f"only split 'train' comes in batches, got {split!r}; score() sees the others whole.")
