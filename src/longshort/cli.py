@@ -18,6 +18,7 @@ import longshort
 
 APPS = {
     "forecast": "Forecast time series: several quantiles of the next steps of every series in a table.",
+    "speech": "Recognise speech: train on recordings with their texts.",
 }
 VERBS = {
     "predict": "Use a model: forecast what follows the data.",

@@ -1,0 +1,130 @@
+"""How tokens are chosen: greedily or by beam search, with a language model, with hotwords. And from hypotheses to transcripts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from longshort.apps.speech import decode, transduce
+from longshort.apps.speech.confidence import Calibration
+from longshort.apps.speech.fusion import Together, WordScorer
+from longshort.apps.speech.hotwords import Hotwords
+from longshort.apps.speech.model import Network
+from longshort.apps.speech.ngram import NGram
+from longshort.apps.speech.scorer import Scorer
+from longshort.apps.speech.stream import STEP, Search
+from longshort.apps.speech.transcript import Alternative, Transcript, Word
+from longshort.apps.speech.units import Units
+
+WIDE = 8  # hypotheses that are kept where a language model or hotwords are asked for and no number is
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen.
+
+    Args:
+        beam: hypotheses that are kept; 0 takes the best token at each step. None: 0, or 8 with an n-gram or hotwords.
+        alternatives: how many texts to give, the best included; more than one needs a beam.
+        ngram: n-gram model of words: an ARPA file; or 'own', which the recogniser learned from its training texts.
+        ngram_weight: of its log-probabilities; None takes what was best on the validation texts, or 0.5.
+        word_bonus: added for each word, against the model's liking for few words; None likewise, or 1.0.
+        hotwords: phrases that are expected, each with its score; natural logarithms, 2 to 8 are useful.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    beam: int | None = None
+    alternatives: int = 1
+    ngram: str | Path | NGram | None = None
+    ngram_weight: float | None = None
+    word_bonus: float | None = None
+    hotwords: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least in (("beam", 0), ("alternatives", 1)):
+            v = getattr(self, name)
+            if v is not None and (isinstance(v, bool) or not isinstance(v, int) or v < least):
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {v!r}.")
+        if self.ngram_weight is not None and not 0 <= self.ngram_weight < math.inf:
+            raise ValueError(f"ngram_weight must be 0 or more, got {self.ngram_weight}.")
+        if self.width == 0 and (self.ngram is not None or self.hotwords or self.alternatives > 1):
+            raise ValueError("an n-gram, hotwords and alternatives need a beam, got beam=0. Leave beam out, or take 8.")
+        if self.width and self.alternatives > self.width:
+            raise ValueError(f"beam = {self.width} hypotheses cannot give {self.alternatives} alternatives. Take a larger beam.")
+
+    @property
+    def width(self) -> int:
+        """Hypotheses that are kept, 0 for greedy."""
+        asks = self.ngram is not None or bool(self.hotwords)
+        return self.beam if self.beam is not None else max(WIDE * asks, self.alternatives if self.alternatives > 1 else 0)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What a recogniser needs beside its network to make text of what the network says.
+
+    Args:
+        units: the tokens.
+        calibration: of word confidences.
+        ngram: the model of the training texts, None if none was made.
+        ngram_weight: what was best on the validation texts.
+        word_bonus: likewise.
+    """
+
+    units: Units
+    calibration: Calibration = Calibration()  # noqa: RUF009
+    ngram: NGram | None = None
+    ngram_weight: float = 0.5
+    word_bonus: float = 1.0
+
+    def searches(self, network: Network, how: Decoding) -> Callable[[], Search]:
+        """What makes a search for each recording.
+
+        Raises:
+            ValueError: the recogniser has no n-gram of its own, the file is no ARPA file, or the words do not fit the units.
+            OSError: the file cannot be read.
+        """
+        scorer, V = self.scorer(how), len(self.units)
+        if network.predictor is not None:
+            if not how.width:
+                return lambda: transduce.Greedy(network)
+            return lambda: transduce.Beam(network, how.width, scorer)
+        if not how.width:
+            return lambda: decode.Greedy(V)
+        return lambda: decode.PrefixBeam(V, how.width, scorer)
+
+    def scorer(self, how: Decoding) -> Scorer | None:
+        """The judges that were asked for, as one."""
+        judges: list[Scorer] = []
+        if how.ngram is not None:
+            weight = self.ngram_weight if how.ngram_weight is None else how.ngram_weight
+            bonus = self.word_bonus if how.word_bonus is None else how.word_bonus
+            judges.append(WordScorer(self._ngram(how.ngram), self.units, weight, bonus))
+        if how.hotwords:
+            judges.append(Hotwords(how.hotwords, self.units))
+        return Together(judges) if len(judges) > 1 else judges[0] if judges else None
+
+    def _ngram(self, asked: str | Path | NGram) -> NGram:
+        if isinstance(asked, NGram):
+            return asked
+        if asked == "own":
+            if self.ngram is None:
+                raise ValueError("this recogniser has no n-gram of its own. Train it with ngram=3, or name an ARPA file.")
+            return self.ngram
+        return NGram.read(asked)
+
+    def transcript(self, found: Sequence[Any], first: int, steps: int, name: str = "") -> Transcript:
+        """Hypotheses, the best first, as a transcript of `steps` encoder steps that begin at step `first`."""
+        best = found[0]
+        words = []
+        for at in self.units.words(best.tokens):
+            start, end = best.times[at[0]], best.times[at[-1]] + 1
+            words.append(Word(self.units.decode([best.tokens[k] for k in at]), (first + start) * STEP, (first + end) * STEP,
+                              self.calibration([best.logps[k] for k in at])))  # fmt: skip
+        others = tuple(Alternative(self.units.decode(h.tokens), h.score) for h in found[1:])
+        return Transcript(self.units.decode(best.tokens), tuple(words), best.score, steps * STEP, others, name)

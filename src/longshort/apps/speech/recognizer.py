@@ -1,0 +1,354 @@
+"""`Recognizer`: what a person holds. Recordings in, transcripts out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from longshort import artefact
+from longshort.apps.speech import align, audio, data
+from longshort.apps.speech.confidence import Calibration
+from longshort.apps.speech.config import Config as _Config
+from longshort.apps.speech.data import Utterance
+from longshort.apps.speech.decoding import Decoding, Reader
+from longshort.apps.speech.model import Network
+from longshort.apps.speech.ngram import NGram
+from longshort.apps.speech.stream import STEP, Endpoint, Stream, advance
+from longshort.apps.speech.task import CHUNK, Recipe, SpeechTask, pad
+from longshort.apps.speech.transcript import Transcript, Word
+from longshort.apps.speech.units import Units, normal
+from longshort.artefact import Artefact, Score
+from longshort.cell import Cell
+from longshort.train import Training, train
+
+DEFAULT = Training(epochs=100, lr=1e-3, warmup=0.1, evaluate=200, patience=0, average=0.998)
+CELL = Cell(layer_norm=True)
+SILENT = 99.0  # percent of blanks from which on a network writes nothing
+Sound = str | os.PathLike[str] | ArrayLike | Utterance
+TOGETHER = 16  # recordings that a streaming network hears at once
+
+
+class Recognizer:
+    """Speech recognition trained on one's own recordings.
+
+        recognizer = Recognizer().fit("train.jsonl", "valid.jsonl")
+        recognizer.transcribe("a.wav").text
+        stream = recognizer.stream()
+        recognizer.save("model.safetensors")
+
+    Args:
+        config: all settings at once, instead of fields.
+        training: how to train; None takes `DEFAULT`.
+        cell: the variant of the LSTM; None is the one with layer norm.
+        **fields: fields of `Config`.
+
+    Raises:
+        TypeError: config and fields are both given, or a field is unknown.
+        ValueError: a field is out of range.
+    """
+
+    Config = _Config
+
+    def __init__(
+        self, *, config: _Config | None = None, training: Training | None = None, cell: Cell | None = None, **fields: Any
+    ) -> None:
+        if config and fields:
+            raise TypeError("Recognizer takes config=Config(...), which holds all fields, or some of these fields, not both.")
+        if unknown := sorted(set(fields) - set(_Config.__dataclass_fields__)):
+            raise TypeError(f"Recognizer has no field {', '.join(unknown)}; it has {', '.join(_Config.__dataclass_fields__)}.")
+        self.config = config or _Config(**fields)
+        self.training, self.cell = training or DEFAULT, cell or CELL
+        self.network: Network | None = None
+        self.recipe: Recipe | None = None
+        self.reader: Reader | None = None
+        self.scores: tuple[Score, ...] = ()
+        self.dropped: list[data.Drop] = []
+
+    def __repr__(self) -> str:
+        return f"Recognizer(config={self.config}, {'fitted' if self.network else 'not fitted'})"
+
+    def fit(
+        self, train_data: Any, valid_data: Any = None, *, start: Recognizer | str | os.PathLike[str] | None = None,
+        progress: bool = False, checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
+    ) -> Self:  # fmt: skip
+        """Train on recordings with their texts.
+
+        Args:
+            train_data: manifest, Kaldi folder or lhotse cuts (see `data.read`), or a list of `Utterance`.
+            valid_data: likewise; tells which weights are best, how sure words are, and how much an n-gram helps. None: nothing
+                does, and the last weights are taken.
+            start: a recogniser, or its file, to start from: all weights that have a place here are taken, and its units. So a
+                transducer starts from a CTC encoder, and a model is trained further on other data.
+            progress: show loss, score and time left.
+            checkpoint: file for the state of the run, so that it can be resumed.
+            resume: go on from the checkpoint.
+            log: file that gets one JSON line per validation score.
+
+        Returns:
+            Itself; `dropped` lists what was left out, `scores` the validation scores.
+
+        Raises:
+            ValueError, OSError: the data is wrong; the message names the file and the line.
+        """
+        first = start if start is None or isinstance(start, Recognizer) else Recognizer.load(Path(start))
+        sets = [data.read(d) if isinstance(d, str | os.PathLike) else list(d or ()) for d in (train_data, valid_data)]
+        units = first.units if first else None
+        start_from = first.fitted.state_dict() if first else None
+        task = SpeechTask(self.config, sets[0], sets[1], self.cell, units, start_from)
+        self.dropped = task.dropped
+        if task.dropped:
+            warnings.warn(data.said(task.dropped), UserWarning, stacklevel=2)
+        result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log)
+        self.network, self.recipe = cast(Network, result.model), task.recipe
+        texts = [normal(u.text, self.config.fold) for u in task.train]
+        ngram = NGram.fit(texts, self.config.ngram) if self.config.ngram else None
+        self.reader = Reader(task.recipe.units, ngram=ngram)
+        if task.valid:
+            from longshort.apps.speech.tuning import tuned
+
+            self.reader = tuned(self.network, task.judge, self.reader)
+        self.scores = (Score("valid", date.today().isoformat(), result.scores),) if result.scores else ()
+        if (blank := result.scores.get("blank")) is not None and blank > SILENT:
+            warnings.warn(
+                f"the network writes nothing: {blank:.1f} % of its steps are blank. It has not learned to listen yet: train "
+                "longer (most need thousands of updates), raise lr, take smaller batches (seconds), or check that texts belong "
+                "to their recordings.", UserWarning, stacklevel=2,
+            )  # fmt: skip
+        return self
+
+    def transcribe(self, sound: Sound | Sequence[Sound], rate: int | None = None, **how: Any) -> Any:
+        """What is said in a recording, or in each of several.
+
+        Args:
+            sound: a file; samples as an array, floats in [-1, 1] or whole numbers; an `Utterance`; or a list of these.
+            rate: of arrays: samples per second.
+            **how: fields of `Decoding`, and endpoint=Endpoint(...) for long recordings of a streaming model.
+
+        Returns:
+            A `Transcript`, or one for each.
+
+        Raises:
+            AudioError: a file cannot be heard; the message names it.
+            ValueError: no rate for an array, or a wrong field.
+        """
+        many = isinstance(sound, list | tuple)
+        made = list(self.each(cast(Sequence[Sound], sound) if many else [cast(Sound, sound)], rate, **how))
+        return made if many else made[0]
+
+    def each(self, sounds: Iterable[Sound], rate: int | None = None, **how: Any) -> Iterator[Transcript]:
+        """As `transcribe`, one after another as they are done. Arguments and errors are the same."""
+        endpoint = how.pop("endpoint", None)
+        decoding, network = Decoding(**how), self.fitted
+        search = self._reader.searches(network, decoding)
+        group: list[tuple[str, NDArray]] = []
+        for sound in sounds:
+            group.append(self._samples(sound, rate))
+            if len(group) == TOGETHER:
+                yield from self._hear(group, search, decoding, endpoint)
+                group = []
+        if group:
+            yield from self._hear(group, search, decoding, endpoint)
+
+    def stream(self, *, endpoint: Endpoint | None = None, **how: Any) -> Stream:
+        """Hear a recording while it is made.
+
+        Args:
+            endpoint: when an utterance is over and the next begins; None: when the recording is.
+            **how: fields of `Decoding`.
+
+        Raises:
+            ValueError: the model hears in both directions, or a wrong field.
+        """
+        if not self.config.streaming:
+            raise ValueError("this recogniser hears in both directions, so it needs whole recordings: transcribe(). "
+                             "Train one with streaming=True to hear as the sound comes.")  # fmt: skip
+        decoding = Decoding(**how)
+        return self._open(self._reader.searches(self.fitted, decoding), decoding, endpoint, "")
+
+    def align(self, sound: Sound, text: str, rate: int | None = None) -> Transcript:
+        """When each word of a known text is said.
+
+        Args:
+            sound: as in `transcribe`.
+            text: what is said.
+            rate: of an array: samples per second.
+
+        Returns:
+            The text with times; confidence is how well the sound fits each word.
+
+        Raises:
+            ValueError: the model has no CTC part, or the text is too long for the sound or has unknown characters.
+        """
+        network, units = self.fitted, self.units
+        if network.head is None:
+            raise ValueError("only model='ctc' and model='joint' can align; this is a transducer.")
+        features, name = self.features(sound, rate), sound if isinstance(sound, str | os.PathLike) else ""
+        with torch.no_grad():
+            encoded, steps, _ = network.encode(torch.from_numpy(features)[None], torch.tensor([len(features)]))
+            logp = network.log_probs(encoded)[0].float().numpy()
+        tokens = units.encode(normal(text, self.config.fold))
+        made = align.align(logp, tokens)
+        words = tuple(
+            Word(units.decode([tokens[k] for k in at]), int(made.start[at[0]]) * STEP, int(made.end[at[-1]]) * STEP,
+                 self._reader.calibration(made.token_logp[at].tolist()))
+            for at in units.words(tokens)
+        )  # fmt: skip
+        return Transcript(units.decode(tokens), words, made.logp, int(steps[0]) * STEP, name=str(name))
+
+    def evaluate(self, truth: Any, **how: Any) -> Any:
+        """Recognise recordings whose texts are known, and compare.
+
+        Args:
+            truth: as `fit`'s data.
+            **how: as in `transcribe`.
+
+        Returns:
+            An `Evaluation`: rates with intervals, confusions, worst utterances, calibration, speed.
+        """
+        from longshort.apps.speech.evaluation import evaluate
+
+        return evaluate(self, data.read(truth) if isinstance(truth, str | os.PathLike) else list(truth), **how)
+
+    def save(self, path: Path | str) -> Path:
+        """Write the model as one .safetensors file.
+
+        Raises:
+            RuntimeError: nothing is fitted.
+            OSError: the file cannot be written.
+        """
+        reader, tensors = self._reader, dict(self.fitted.state_dict())
+        if reader.ngram is not None:
+            tensors["ngram"] = torch.frombuffer(bytearray(reader.ngram.text().encode()), dtype=torch.uint8)
+        extra = {"units": reader.units.extra(), "confidence": [reader.calibration.slope, reader.calibration.offset],
+                 "ngram": {"weight": reader.ngram_weight, "bonus": reader.word_bonus,
+                           "bytes": len(tensors["ngram"]) if reader.ngram else 0}}  # fmt: skip
+        return artefact.save(path, Artefact("speech", self.config, self.cell, tensors, self.scores, extra=extra))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Open a file that `save` wrote.
+
+        Raises:
+            ArtefactError: it is no such file.
+        """
+        return artefact.load(path, "speech")
+
+    @classmethod
+    def expected(cls, config: Any, cell: Cell, extra: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """See `artefact.Application`."""
+        with torch.device("meta"):
+            made = dict(Network(config, cell, len(Units.from_extra(extra["units"]))).state_dict())
+            if n := int(extra["ngram"]["bytes"]):
+                made["ngram"] = torch.empty(n, dtype=torch.uint8)
+        return made
+
+    @classmethod
+    def from_artefact(cls, held: Artefact) -> Self:
+        """See `artefact.Application`."""
+        made = cls(config=held.config, cell=held.cell)
+        units, own = Units.from_extra(held.extra["units"]), held.extra["ngram"]
+        tensors = dict(held.tensors)
+        text = tensors.pop("ngram", None)
+        ngram = None if text is None else NGram.parse(text.numpy().tobytes().decode())
+        made.recipe = Recipe(held.config, held.cell, units)
+        made.network = made.recipe.network()
+        made.network.load_state_dict(tensors)
+        made.network.eval()
+        slope, offset = held.extra["confidence"]
+        made.reader = Reader(units, Calibration(float(slope), float(offset)), ngram, float(own["weight"]), float(own["bonus"]))
+        made.scores = tuple(held.scores)
+        return made
+
+    def features(self, sound: Sound, rate: int | None = None) -> NDArray[np.float32]:
+        """Log-mel features of a recording, [T, bins]; arguments as in `transcribe`."""
+        return self._recipe.filterbank(self._samples(sound, rate)[1])
+
+    def _samples(self, sound: Sound, rate: int | None) -> tuple[str, NDArray[np.float32]]:
+        """Name and samples of a recording."""
+        own = self.config.rate
+        if isinstance(sound, Utterance):
+            return sound.id, audio.read(sound.audio, own, sound.start, sound.duration)
+        if isinstance(sound, str | os.PathLike):
+            return str(sound), audio.read(sound, own)
+        if rate is None:
+            raise ValueError(f"samples need their rate: transcribe(samples, rate={own}).")
+        return "", audio.mono(sound, rate, own)
+
+    def _hear(self, group: Sequence[tuple[str, NDArray]], search: Any, how: Decoding, endpoint: Any) -> Iterator[Transcript]:
+        bank, network = self._recipe.filterbank, self.fitted
+        if self.config.streaming:
+            streams = [self._open(search, how, endpoint, name) for name, _ in group]
+            for s, (_, x) in zip(streams, group, strict=True):
+                s.feed(x, self.config.rate)
+            advance(streams)
+            yield from (s.finish() for s in streams)
+            return
+        if endpoint is not None:
+            raise ValueError("only a streaming model hears where utterances end; this one hears in both directions.")
+        features = [bank(x) for _, x in group]
+        order = np.argsort([len(x) for x in features])
+        made: dict[int, Transcript] = {}
+        with torch.no_grad():
+            for rows in _batches(order, [len(x) for x in features]):
+                batch = pad([features[k] for k in rows], [[]] * len(rows))
+                encoded, steps, _ = network.encode(batch.features, batch.frames)
+                for k, said, n in zip(rows, network.said(encoded), steps.tolist(), strict=True):
+                    one = search()
+                    one.accept(said[:n])
+                    made[k] = self._reader.transcript(one.finish(how.alternatives), 0, n, group[k][0])
+        yield from (made[k] for k in range(len(group)))
+
+    def _open(self, search: Any, how: Decoding, endpoint: Endpoint | None, name: str) -> Stream:
+        reader = self._reader
+
+        def transcript(found: Sequence[Any], first: int, steps: int) -> Transcript:
+            return reader.transcript(found, first, steps, name)
+
+        return Stream(self.fitted, self._recipe.filterbank, search, transcript, endpoint, how.alternatives)
+
+    @property
+    def units(self) -> Units:
+        """The tokens."""
+        return self._reader.units
+
+    @property
+    def fitted(self) -> Network:
+        """The network, in evaluation mode.
+
+        Raises:
+            RuntimeError: nothing is fitted.
+        """
+        if self.network is None:
+            raise RuntimeError("nothing is fitted yet: Recognizer().fit('train.jsonl', 'valid.jsonl'), or Recognizer.load(file).")
+        return self.network
+
+    @property
+    def _reader(self) -> Reader:
+        _ = self.fitted
+        return cast(Reader, self.reader)
+
+    @property
+    def _recipe(self) -> Recipe:
+        _ = self.fitted
+        return cast(Recipe, self.recipe)
+
+
+def _batches(order: NDArray, frames: Sequence[int]) -> Iterator[list[int]]:
+    """Recordings of like length, so many that they fit into memory."""
+    most, batch = int(CHUNK * 100), list[int]()
+    for k in map(int, order):
+        if batch and (len(batch) + 1) * frames[k] > most:
+            yield batch
+            batch = []
+        batch.append(k)
+    if batch:
+        yield batch

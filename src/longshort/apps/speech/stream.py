@@ -1,0 +1,205 @@
+"""Speech that arrives in pieces: each stream keeps a few kilobytes, and what it hears does not depend on the pieces."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from longshort.apps.speech import audio
+from longshort.apps.speech.config import SUBSAMPLING
+from longshort.apps.speech.features import Filterbank
+from longshort.apps.speech.model import Network, State
+from longshort.apps.speech.transcript import Transcript
+
+STEP = 0.04  # seconds per encoder step
+MOST = 2048  # frames that are encoded at once
+
+
+class Search(Protocol):
+    """What `decode` and `transduce` offer: goes on with what an encoder says, chunk by chunk."""
+
+    def accept(self, said: Any) -> None:
+        """Go on with some steps."""
+
+    def best(self, n: int = 1) -> list[Any]:
+        """The n best hypotheses so far; nothing changes."""
+
+    def finish(self, n: int = 1) -> list[Any]:
+        """The n best hypotheses if the recording ends here."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """When an utterance is over, so that the next one begins. All in seconds.
+
+    Args:
+        silence: without a new token, after at least one.
+        empty: without any token; then nothing is given out.
+        longest: of an utterance; from then on a pause of `pause` ends it, and from one and a half times that on anything does.
+        pause: without a new token, in a long utterance.
+
+    Raises:
+        ValueError: not 0 < pause <= silence, or the others are not positive.
+
+    Source: the rules are those of Kaldi's online decoder (online-endpoint.h).
+    """
+
+    silence: float = 1.0
+    empty: float = 5.0
+    longest: float = 20.0
+    pause: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.pause <= self.silence or not min(self.empty, self.longest) > 0:
+            raise ValueError(f"0 < pause <= silence and empty, longest > 0 must hold, in seconds; got {self}.")
+
+    def reached(self, steps: int, last: int | None) -> bool:
+        """Whether an utterance is over after so many steps, the last token at step `last`."""
+        if last is None:
+            return steps * STEP >= self.empty
+        quiet, length = (steps - 1 - last) * STEP, steps * STEP
+        return quiet >= self.silence or (length >= self.longest and quiet >= self.pause) or length >= 1.5 * self.longest
+
+
+class Stream:
+    """One recording as it arrives; `Recognizer.stream()` makes it.
+
+        stream = recognizer.stream()
+        for chunk in microphone: stream.accept(chunk, 16000); print(stream.text)
+        final = stream.finish()
+
+    Its text so far is `text`. With an `Endpoint`, utterances that are over move to `finished`.
+
+    Args:
+        network: a streaming network, in evaluation mode.
+        bank: its features.
+        search: makes a search.
+        transcript: turns hypotheses, the best first, into what a person reads: (hypotheses, first step, steps).
+        endpoint: when an utterance is over; None: when the recording is.
+        alternatives: texts per utterance.
+    """
+
+    def __init__(
+        self, network: Network, bank: Filterbank, search: Callable[[], Search],
+        transcript: Callable[[Sequence[Any], int, int], Transcript], endpoint: Endpoint | None = None, alternatives: int = 1,
+    ) -> None:  # fmt: skip
+        self._network, self._search, self._transcript, self._endpoint = network, search, transcript, endpoint
+        self._alternatives = alternatives
+        self._bank, self._features = bank, bank.stream()
+        self._resampler: audio.Resampler | None = None
+        self._rate = 0
+        self._pending = np.empty((0, bank.bins), np.float32)
+        self._state = network.start(1)
+        self._now, self._steps, self._first = search(), 0, 0  # search, steps that it has seen, step at which it began
+        self._over = False
+        self.finished: list[Transcript] = []
+
+    def accept(self, samples: ArrayLike, rate: int = 16_000) -> None:
+        """Hear more.
+
+        Args:
+            samples: floats in [-1, 1], int16 or int32, [N] or [N, channels].
+            rate: samples per second; the same in all calls.
+
+        Raises:
+            ValueError: the stream is finished, the rate has changed, or the samples are no sound.
+        """
+        self.feed(samples, rate)
+        advance([self])
+
+    @property
+    def result(self) -> Transcript:
+        """What has been heard since the last endpoint; it may still change."""
+        return self._transcript(self._now.best(1), self._first, self._steps)
+
+    @property
+    def text(self) -> str:
+        """All that has been heard so far, finished utterances first."""
+        return " ".join(t.text for t in (*self.finished, self.result) if t.text)
+
+    def finish(self) -> Transcript:
+        """The recording is over: what is still in the buffers is heard, to the last word.
+
+        Returns:
+            All of it; with an Endpoint, the utterances one after another, each of which is in `finished`.
+        """
+        if not self._over:
+            if self._resampler is not None:
+                self._take(self._features.accept(self._resampler.finish()))
+            self._take(self._features.finish())
+            self._over = True
+            advance([self])
+            last = self._transcript(self._now.finish(self._alternatives), self._first, self._steps)
+            if last.text or not self.finished:
+                self.finished.append(last)
+        return _joined(self.finished)
+
+    def feed(self, samples: ArrayLike, rate: int = 16_000) -> None:
+        """As `accept`, but what comes waits until `advance` is called, for this stream or for many at once."""
+        if self._over:
+            raise ValueError("this stream is finished; a new recording needs a new one: recognizer.stream().")
+        if self._resampler is None:
+            self._resampler, self._rate = audio.Resampler(rate, self._bank.rate), rate
+        if rate != self._rate:
+            raise ValueError(f"all samples of a stream must have one rate, got {rate} after {self._rate} per second.")
+        self._take(self._features.accept(np.clip(self._resampler.accept(audio.mono(samples, rate, rate)), -1, 1)))
+
+    def _take(self, features: NDArray[np.float32]) -> None:
+        self._pending = np.concatenate([self._pending, features])
+
+    @property
+    def ready(self) -> int:
+        """Frames that can be encoded now."""
+        n = min(len(self._pending), MOST)
+        return n if self._over and n == len(self._pending) else n // SUBSAMPLING * SUBSAMPLING
+
+    def _heard(self, frames: int, said: Any, state: State) -> None:
+        """Go on with the encoder's answer to the first `frames` of the pending features."""
+        if self._endpoint is None:
+            self._now.accept(said)
+            self._steps += len(said)
+        else:
+            for k in range(len(said)):
+                self._now.accept(said[k : k + 1])
+                self._steps += 1
+                times = self._now.best(1)[0].times
+                if self._endpoint.reached(self._steps, times[-1] if times else None):
+                    self._cut()
+                    frames, state = min(SUBSAMPLING * (k + 1), frames), self._network.start(1)
+                    break
+        self._pending, self._state = self._pending[frames:], state
+
+    def _cut(self) -> None:
+        made = self._transcript(self._now.finish(self._alternatives), self._first, self._steps)
+        if made.text:
+            self.finished.append(made)
+        self._first, self._steps, self._now = self._first + self._steps, 0, self._search()
+
+
+@torch.no_grad()
+def advance(streams: Sequence[Stream]) -> None:
+    """Let streams of one recogniser hear what waits for them, all in one run of the network."""
+    while waiting := [s for s in streams if s.ready]:
+        network, frames = waiting[0]._network, [s.ready for s in waiting]
+        x = np.zeros((len(waiting), max(frames), waiting[0]._bank.bins), np.float32)
+        for row, s, n in zip(x, waiting, frames, strict=True):
+            row[:n] = s._pending[:n]
+        state = State.join([s._state for s in waiting])
+        encoded, steps, state = network.encode(torch.from_numpy(x), torch.tensor(frames), state)
+        said = network.said(encoded)
+        for k, (s, n, t) in enumerate(zip(waiting, frames, steps.tolist(), strict=True)):
+            s._heard(n, said[k][:t], state.rows(torch.tensor([k])))
+
+
+def _joined(parts: Sequence[Transcript]) -> Transcript:
+    """Transcripts of pieces that follow each other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    words = tuple(itertools.chain.from_iterable(p.words for p in parts))
+    return Transcript(" ".join(p.text for p in parts), words, sum(p.score for p in parts), sum(p.duration for p in parts))

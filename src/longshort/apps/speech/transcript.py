@@ -1,0 +1,150 @@
+"""What was heard: words with their times, and how people write that down. NumPy only.
+
+Times are seconds from the beginning of the audio.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+LINE = 42  # characters per line of a subtitle, at most; BBC subtitle guidelines allow 37 to 42
+SHOWN = 6.0  # seconds that a subtitle stands, at most
+PAUSE = 0.8  # seconds of silence after which a new subtitle begins
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word.
+
+    Args:
+        text: as it is written.
+        start: when its first token was heard, seconds.
+        end: when the step of its last token ends, seconds.
+        confidence: how probable it is that the word is right, in [0, 1].
+    """
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another way to hear it.
+
+    Args:
+        text: what may have been said.
+        score: natural log-probability, language model and hotwords included.
+    """
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was heard in one recording, or in one piece of a stream.
+
+    Args:
+        text: all of it.
+        words: with their times.
+        score: natural log-probability, language model and hotwords included.
+        duration: how long the audio is, seconds.
+        alternatives: other texts, the best first, if they were asked for.
+        name: which recording, where it has a name.
+    """
+
+    text: str
+    words: tuple[Word, ...]
+    score: float
+    duration: float
+    alternatives: tuple[Alternative, ...] = ()
+    name: str = ""
+
+    def json(self) -> dict[str, Any]:
+        """As plain JSON, numbers rounded to what they are worth."""
+        made = asdict(self)
+        for word in made["words"]:
+            word |= {k: round(word[k], 3) for k in ("start", "end", "confidence")}
+        for one in (made, *made["alternatives"]):
+            one["score"] = round(one["score"], 3)
+        made["duration"] = round(self.duration, 3)
+        if not self.alternatives:
+            del made["alternatives"]
+        return made
+
+
+def subtitles(words: Sequence[Word]) -> Iterator[tuple[float, float, str]]:
+    """Words in pieces that can be read: (start, end, text); a piece has two lines at most and never spans a pause."""
+    piece: list[Word] = []
+    for word in words:
+        if piece and (
+            word.start - piece[-1].end > PAUSE
+            or word.end - piece[0].start > SHOWN
+            or len(_lines([*piece, word])) > 2
+        ):  # fmt: skip
+            yield piece[0].start, piece[-1].end, "\n".join(_lines(piece))
+            piece = []
+        piece.append(word)
+    if piece:
+        yield piece[0].start, piece[-1].end, "\n".join(_lines(piece))
+
+
+def _lines(words: Sequence[Word]) -> list[str]:
+    made = [""]
+    for word in words:
+        longer = f"{made[-1]} {word.text}".strip()
+        if made[-1] and len(longer) > LINE:
+            made.append(word.text)
+        else:
+            made[-1] = longer
+    return made
+
+
+def _clock(seconds: float, point: str) -> str:
+    ms = round(1000 * seconds)
+    return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02}{point}{ms % 1000:03}"
+
+
+def text(made: Iterable[Transcript]) -> Iterator[str]:
+    """One line per recording: its text; with its name and a tab before it where there is a name."""
+    for one in made:
+        yield f"{one.name}\t{one.text}\n" if one.name else f"{one.text}\n"
+
+
+def jsonl(made: Iterable[Transcript]) -> Iterator[str]:
+    """One JSON object per recording."""
+    for one in made:
+        yield json.dumps(one.json(), ensure_ascii=False) + "\n"
+
+
+def srt(made: Iterable[Transcript]) -> Iterator[str]:
+    """SubRip subtitles of one recording."""
+    for k, (start, end, said) in enumerate((s for one in made for s in subtitles(one.words)), 1):
+        yield f"{k}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{said}\n\n"
+
+
+def vtt(made: Iterable[Transcript]) -> Iterator[str]:
+    """WebVTT subtitles of one recording. Source: W3C, WebVTT: The Web Video Text Tracks Format."""
+    yield "WEBVTT\n\n"
+    for start, end, said in (s for one in made for s in subtitles(one.words)):
+        safe = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        yield f"{_clock(start, '.')} --> {_clock(end, '.')}\n{safe}\n\n"
+
+
+def ctm(made: Iterable[Transcript]) -> Iterator[str]:
+    """NIST's conversation time marks: recording, channel, start, duration, word, confidence."""
+    for one in made:
+        name = "_".join(one.name.split()) or "-"
+        for w in one.words:
+            yield f"{name} 1 {w.start:.2f} {w.end - w.start:.2f} {w.text} {w.confidence:.3f}\n"
+
+
+FORMATS: dict[str, Callable[[Iterable[Transcript]], Iterator[str]]] = {
+    "text": text, "json": jsonl, "srt": srt, "vtt": vtt, "ctm": ctm
+}  # fmt: skip
+SINGLE = ("srt", "vtt")  # formats that hold one recording
