@@ -43,8 +43,8 @@ def corpus(folder: Path, counts: dict[str, int], seed: int = 0, most: int = 6) -
             seen.add(digits)
             text = " ".join(DIGITS[d] for d in digits)
             voice = str(rng.choice(VOICES if split != "test" else VOICES + NEW))
-            x = speak(text, voice, int(rng.integers(130, 200)), int(rng.integers(30, 70)))
-            quiet = [np.zeros(int(n), np.float32) for n in rng.uniform(0, 16_000, 2)]  # up to a second at both ends
+            x = speak(text, voice, int(rng.integers(90, 150)), int(rng.integers(30, 70)))
+            quiet = [np.zeros(int(n), np.float32) for n in rng.uniform(0, 6_000, 2)]  # at both ends
             x = np.concatenate([quiet[0], x * np.float32(rng.uniform(0.3, 1)), quiet[1]])
             x += rng.normal(size=len(x)).astype(np.float32) * np.float32(1e-3)
             path = folder / split / f"{k:04}.flac"

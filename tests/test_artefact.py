@@ -264,8 +264,8 @@ def test_the_app_that_was_asked_for(tmp_path: Path) -> None:
     assert isinstance(load(path, "parrot"), Parrot)
     with pytest.raises(ArtefactError, match="it holds a model of app 'parrot', wanted 'forecast'"):
         load(path, "forecast")
-    with pytest.raises(ValueError, match="app must be one of forecast, parrot, got 'speech'"):
-        save(path, replace(model(), app="speech"))
+    with pytest.raises(ValueError, match="app must be one of forecast, speech, language, parrot, got 'poetry'"):
+        save(path, replace(model(), app="poetry"))
     with pytest.raises(ValueError, match=r"header of .*m must hold plain JSON values .* not JSON serializable"):
         save(path, replace(model(), extra={"words": {1, 2}}))
     with pytest.raises(ValueError, match="must hold plain JSON values"):

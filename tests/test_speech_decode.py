@@ -227,8 +227,16 @@ def test_bounds_are_checked():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_each_token_comes_with_its_probability_at_its_frame(seed):
-    logp = random_logp(40, 7, seed)
-    for found in (greedy(logp), *searched(logp, width=6, cuts=(3, 17))):
-        assert found.tokens
-        assert found.logps == pytest.approx(logp[list(found.times), list(found.tokens)])
+def test_each_token_comes_with_its_probability_where_it_is_surest(seed):
+    logp = random_logp(40, 5, seed)
+    path = logp.argmax(1)
+    runs = [[logp[t, k] for t in where] for k, where in ((k, list(g)) for k, g in groupby(range(40), lambda t: path[t])) if k]
+    for cuts in ((), (3, 4, 17)):
+        search = Greedy(5)
+        for chunk in np.split(logp, cuts):
+            search.accept(chunk)
+        assert search.best()[0].logps == pytest.approx([max(r) for r in runs])
+    sharp = 40 * logp - np.logaddexp.reduce(40 * logp, axis=1, keepdims=True)  # so sharp that one path outweighs the others
+    made = searched(sharp, width=6, cuts=(3, 17))[0]
+    assert made.tokens == greedy(sharp).tokens
+    assert made.logps == pytest.approx(greedy(sharp).logps)

@@ -19,12 +19,16 @@ import longshort
 APPS = {
     "forecast": "Forecast time series: several quantiles of the next steps of every series in a table.",
     "speech": "Recognise speech: train on recordings with their texts.",
+    "language": "Help a speech recogniser with a language model: train on text, one sentence per line.",
 }
+ROOMS = {name: f"longshort.apps.{name}.cli" for name in APPS} | {"language": "longshort.apps.speech.language_cli"}
 VERBS = {
-    "predict": "Use a model: forecast what follows the data.",
-    "eval": "Score a model on data where the truth is known, beside a simple baseline.",
-    "update": "Train a model further on newer data.",
-    "anomalies": "Flag the newest values of the data that the model, knowing what came before, hardly expected.",
+    "predict": "Use a model: forecast what follows the data, or write down what is said in recordings.",
+    "eval": "Score a model where the truth is known: forecasts beside a baseline, error rates of words, perplexity of text.",
+    "update": "Forecasting: train a model further on newer data.",
+    "anomalies": "Forecasting: flag the newest values of the data that the model, knowing what came before, hardly expected.",
+    "align": "Speech: find when each word of a known text is said in a recording.",
+    "listen": "Speech: write down what a microphone hears, while it hears it.",
 }
 FUNCTIONS = {"eval": "evaluate"}  # where a verb has another name in Python
 MORE = "The flags depend on what the model is of: `longshort {} MODEL --help` lists them."
@@ -35,6 +39,16 @@ longshort train forecast --data sales.csv --horizon 28 --out sales.safetensors
 longshort eval sales.safetensors --data sales.csv --report sales.html
 longshort predict sales.safetensors --data sales.csv --out next.csv
 longshort update sales.safetensors --data newer.csv --out newer.safetensors
+
+longshort train speech --train train.jsonl --valid valid.jsonl --out speech.safetensors
+longshort eval speech.safetensors --data test.jsonl
+longshort predict speech.safetensors a.wav b.flac
+longshort predict speech.safetensors talk.mp3 --format srt --out talk.srt
+longshort align speech.safetensors a.wav --text "what is said in it"
+longshort listen speech.safetensors
+
+longshort train language --text corpus.txt --valid valid.txt --recognizer speech.safetensors --out language.safetensors
+longshort eval language.safetensors --data test.txt
 ```
 """
 
@@ -54,7 +68,7 @@ for made in (train, search, crossval):
     app.command(made)
     for name, doc in APPS.items():
         if made is train or name == "forecast":
-            made.command(f"longshort.apps.{name}.cli:{made.name[0]}", name=name, help=doc if made is train else None)
+            made.command(f"{ROOMS[name]}:{made.name[0]}", name=name, help=doc if made is train else None)
 
 WRONG, FAILED = (CycloptsError, ValueError, OSError), (FloatingPointError, ImportError)  # exit codes 2 and 1
 
@@ -68,9 +82,10 @@ def _verb(verb: str) -> Callable[..., Any]:
         from longshort.artefact import read
 
         name = read(tokens[0]).app
-        room, function = import_module(f"longshort.apps.{name}.cli"), FUNCTIONS.get(verb, verb)
+        room, function = import_module(ROOMS[name]), FUNCTIONS.get(verb, verb)
         if not hasattr(room, function):
-            raise ValueError(f"{tokens[0]} is a model of {name}, which has no {verb}.")
+            has = ", ".join(v for v in VERBS if hasattr(room, FUNCTIONS.get(v, v)))
+            raise ValueError(f"{tokens[0]} is a model of {name}, which has no {verb}; it has {has}.")
         of_app = App(name=f"longshort {verb}", default_command=getattr(room, function), suppress_keyboard_interrupt=False,
                      version_flags=())  # fmt: skip
         return of_app(tokens, result_action="return_value", print_error=False, exit_on_error=False)

@@ -9,14 +9,16 @@ if TYPE_CHECKING:
     from longshort.apps.speech.config import Config
     from longshort.apps.speech.decoding import Decoding
     from longshort.apps.speech.evaluation import Evaluation
+    from longshort.apps.speech.language import LanguageModel
     from longshort.apps.speech.recognizer import Recognizer
     from longshort.apps.speech.stream import Endpoint, Stream
     from longshort.apps.speech.task import SpeechTask
     from longshort.apps.speech.transcript import Transcript
 
 HOMES = {"Recognizer": "recognizer", "Config": "config", "Decoding": "decoding", "Endpoint": "stream", "Evaluation": "evaluation",
+         "LanguageModel": "language",
          "SpeechTask": "task", "Stream": "stream", "Transcript": "transcript"}  # fmt: skip
-__all__ = ["Config", "Decoding", "Endpoint", "Evaluation", "Recognizer", "SpeechTask", "Stream", "Transcript"]
+__all__ = ["Config", "Decoding", "Endpoint", "Evaluation", "LanguageModel", "Recognizer", "SpeechTask", "Stream", "Transcript"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from longshort.apps.speech.audio import AudioError
+from longshort.apps.speech import audio as sound
 from longshort.apps.speech.config import Config
+from longshort.apps.speech.decoding import Decoding
 from longshort.apps.speech.recognizer import CELL as PLAIN
 from longshort.apps.speech.recognizer import DEFAULT, Recognizer
 from longshort.apps.speech.stream import Endpoint
@@ -28,6 +30,56 @@ CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
 Flag = Annotated[bool, Parameter(negative="")]
 Several = Annotated[tuple[str, ...], Parameter(consume_multiple=1, negative="", show_default=False)]
 HOTWORD = 4.0  # score of a hotword without one
+Format = Literal["text", "json", "srt", "vtt", "ctm"]
+Times = Literal["json", "srt", "vtt", "ctm"]
+
+
+def _flags(values: Any, **other: Any) -> Any:
+    """The dataclass of some values with these as defaults: what help shows, and what holds where only some flags are given."""
+    hints = get_type_hints(type(values))
+    made = [(f.name, hints[f.name] | None if f.name in other else hints[f.name],
+             field(default=other.get(f.name, getattr(values, f.name)))) for f in fields(values)]  # fmt: skip
+    own = {"__doc__": type(values).__doc__, "__module__": __name__}
+    return make_dataclass(type(values).__name__, made, namespace=own, frozen=True)
+
+
+if TYPE_CHECKING:
+    HowFlags = Training
+    CellFlags = Cell
+else:
+    HowFlags = _flags(DEFAULT, steps=None)
+    CellFlags = _flags(PLAIN)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How tokens are chosen.
+
+    Args:
+        beam: hypotheses that are kept; 0 takes the best token at each step. Without it 0, or 8 with a language model or hotwords.
+        ngram: ARPA file with an n-gram model of words, or 'own' for the one that was learned with train --ngram.
+        ngram_weight: of the n-gram's log-probabilities; without it what was best on the validation texts.
+        word_bonus: added for each word; without it what was best on the validation texts.
+        language: LSTM language model, a file that `longshort train language` wrote for this recogniser.
+        language_weight: of its log-probabilities.
+        hotwords: phrases that are expected; 'phrase:6' gives one a score of 6 instead of 4.
+    """
+
+    beam: int | None = None
+    ngram: str | None = None
+    ngram_weight: float | None = None
+    word_bonus: float | None = None
+    language: str | None = None
+    language_weight: float = Decoding.language_weight
+    hotwords: Several = ()
+
+    def how(self) -> dict[str, Any]:
+        """Fields of `Decoding`."""
+        return asdict(self) | {"hotwords": dict(map(_hotword, self.hotwords))}
+
+
+CHOOSE = Parameter(name="*", group=Group("How tokens are chosen", sort_key=1))
+GREEDY = Search()
 
 
 def train(
@@ -40,8 +92,8 @@ def train(
     quiet: Flag = False,
     log: Path | None = None,
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
-    cell: Annotated[Cell, CELL] = PLAIN,
-    training: Annotated[Training, HOW] = DEFAULT,
+    cell: Annotated[CellFlags, CELL] = CellFlags(),  # noqa: B008
+    training: Annotated[HowFlags, HOW] = HowFlags(),  # noqa: B008
 ) -> None:
     """Train a recogniser on recordings with their texts.
 
@@ -51,7 +103,8 @@ def train(
         train_data: manifest, a JSON object per line: {"audio_filepath": ..., "text": ...}; or a Kaldi folder, or lhotse cuts.
         valid: likewise, other recordings: tells which weights are best, how sure words are, and how much an n-gram helps.
         out: file for the model.
-        start: a model whose weights are taken where they fit, and its units: to train further, or a transducer from a CTC model.
+        start: a model to start from, to train it further or to make a transducer of a CTC model. Its weights are taken where they
+            fit, its units, and its settings where no flag says otherwise.
         resume: go on with a run that was stopped or killed; repeat its other flags.
         quiet: print nothing.
         log: file for one JSON line per score.
@@ -60,26 +113,35 @@ def train(
     state, talks = resume_path(out), chief() and not quiet
     if resume and talks and not state.exists():
         print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
-    made = Recognizer(config=config, training=training, cell=cell)
-    with warnings.catch_warnings(record=True) as said:
+    first, cell, how = None if start is None else Recognizer.load(start), Cell(**vars(cell)), dict[str, Any](vars(training))
+    if how["steps"] is None:
+        how["steps"] = DEFAULT.steps
+    elif how["epochs"] == DEFAULT.epochs:  # steps were given and epochs were not
+        how["epochs"] = None
+    if first is not None:
+        config, cell = _over(first.config, config, Config()), _over(first.cell, cell, PLAIN)
+    made = Recognizer(config=config, training=Training(**how), cell=cell)
+    with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        made.fit(train_data, valid, start=start, progress=talks, checkpoint=state, resume=resume, log=log)
+        warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr) if talks else None
+        made.fit(train_data, valid, start=first, progress=talks, checkpoint=state, resume=resume, log=log)
     if chief():
         made.save(out)
         state.unlink(missing_ok=True)
     if talks:
-        for w in said:
-            print(w.message, file=sys.stderr)
         for score in made.scores:
             print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
         print(f"wrote {' and '.join(map(str, [out, *([log] if log else [])]))}")
 
 
+def _over(under: Any, given: Any, default: Any) -> Any:
+    """Settings, replaced by those that were given: that are not what they are by default."""
+    return replace(under, **{k: v for k, v in vars(given).items() if v != getattr(default, k)})
+
+
 def predict(
-    model: Path, /, *audio: Path, out: Path | None = None, format: Literal["text", "json", "srt", "vtt", "ctm"] = "text",
-    beam: int | None = None, alternatives: int = 1, ngram: str | None = None, ngram_weight: float | None = None,
-    word_bonus: float | None = None, hotwords: Several = (), endpoint: Flag = False, picture: Path | None = None,
-    quiet: Flag = False,
+    model: Path, /, *audio: Path, out: Path | None = None, format: Format = "text", alternatives: int = 1,
+    endpoint: Flag = False, picture: Path | None = None, quiet: Flag = False, search: Annotated[Search, CHOOSE] = GREEDY,
 ) -> None:  # fmt: skip
     """Write down what is said in recordings. One that cannot be heard is named on standard error, and the others go on.
 
@@ -88,12 +150,7 @@ def predict(
         audio: WAV, FLAC, Ogg or MP3 files.
         out: file for the answer; without it the answer goes to standard output.
         format: text; json with words, times and confidences, a line per recording; srt or vtt subtitles; ctm as NIST writes it.
-        beam: hypotheses that are kept; 0 takes the best token at each step.
         alternatives: how many texts per recording json holds.
-        ngram: ARPA file with an n-gram model of words, or 'own' for the one that was learned with train --ngram.
-        ngram_weight: of the n-gram's log-probabilities.
-        word_bonus: added for each word.
-        hotwords: phrases that are expected; 'phrase:6' gives one a score of 6 instead of 4.
         endpoint: cut long recordings where nobody speaks (streaming models).
         picture: folder for one PNG per recording: spectrogram, what the network says, words over time.
         quiet: say nothing but the answer.
@@ -105,67 +162,53 @@ def predict(
     path = None if out is None else prepare(out)
     if picture is not None:
         picture.mkdir(parents=True, exist_ok=True)
-    recognizer, failed = Recognizer.load(model), []
-    how: dict[str, Any] = {
-        "beam": beam, "alternatives": alternatives, "ngram": ngram, "ngram_weight": ngram_weight, "word_bonus": word_bonus,
-        "hotwords": dict(map(_hotword, hotwords)), "endpoint": Endpoint() if endpoint else None,
-    }  # fmt: skip
+    recognizer, heard, failed = Recognizer.load(model), list[Path](), 0
+    how = search.how() | {"alternatives": alternatives, "endpoint": Endpoint() if endpoint else None}
 
-    def heard() -> Iterator[Transcript]:
+    def sounds() -> Iterator[Any]:
+        nonlocal failed
         for name in audio:
             try:
-                made = recognizer.transcribe(name, **how)
-            except AudioError as e:
-                failed.append(e)
+                made = sound.read(name, recognizer.config.rate)
+            except sound.AudioError as e:
+                failed += 1
                 print(f"error: {e}", file=sys.stderr)
                 continue
+            heard.append(name)
+            yield made
+
+    def transcripts() -> Iterator[Transcript]:
+        for k, made in enumerate(recognizer.each(sounds(), recognizer.config.rate, **how)):
             if picture is not None:
                 from longshort.apps.speech.plot import utterance
 
-                utterance(recognizer, name, made).savefig(picture / f"{name.stem}.png")
-            yield made
+                stem = heard[k].stem
+                again = sum(name.stem == stem for name in heard[:k])
+                utterance(recognizer, heard[k], made).savefig(picture / f"{stem}{f'-{again}' if again else ''}.png", dpi=150)
+            yield replace(made, name=str(heard[k]))
 
-    pieces = FORMATS[format](heard())
-    if path is None:
-        for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-    else:
-        text = "".join(pieces)
-        path.write_text(text, encoding="utf-8")
-        if not quiet:
-            print(f"wrote {path}")
+    _write(FORMATS[format](transcripts()), path, quiet)
     if failed:
-        raise ValueError(f"{len(failed)} of {len(audio)} recordings could not be heard.")
+        raise ValueError(f"{failed} of {len(audio)} recordings could not be heard.")
 
 
 def evaluate(
-    model: Path, /, *, data: Path, out: Path | None = None, beam: int | None = None, ngram: str | None = None,
-    ngram_weight: float | None = None, word_bonus: float | None = None, hotwords: Several = (), quiet: Flag = False,
-) -> None:  # fmt: skip
+    model: Path, /, *, data: Path, out: Path | None = None, quiet: Flag = False, search: Annotated[Search, CHOOSE] = GREEDY
+) -> None:
     """Score a recogniser on recordings whose texts are known: word and character error rate, confusions, worst recordings.
 
     Args:
         model: a file that `longshort train speech` wrote.
         data: manifest, Kaldi folder or lhotse cuts.
         out: file for scores, confusions and worst recordings as JSON.
-        beam: hypotheses that are kept; 0 takes the best token at each step.
-        ngram: ARPA file with an n-gram model of words, or 'own' for the one that was learned with train --ngram.
-        ngram_weight: of the n-gram's log-probabilities.
-        word_bonus: added for each word.
-        hotwords: phrases that are expected; 'phrase:6' gives one a score of 6 instead of 4.
         quiet: print nothing; only useful with --out.
     """
     path = None if out is None else prepare(out)
-    made = Recognizer.load(model).evaluate(data, beam=beam, ngram=ngram, ngram_weight=ngram_weight, word_bonus=word_bonus,
-                                           hotwords=dict(map(_hotword, hotwords)))  # fmt: skip
+    made = Recognizer.load(model).evaluate(data, **search.how())
+    if not quiet:
+        show(made.json(), made.scores(), data)
     if path is not None:
-        path.write_text(json.dumps(made.json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if quiet:
-        return
-    show(made.json(), made.scores(), data)
-    if path is not None:
-        print(f"wrote {path}")
+        _write([json.dumps(made.json(), indent=2, ensure_ascii=False) + "\n"], path, quiet)
 
 
 def show(made: dict[str, Any], scores: dict[str, float], data: Path) -> None:
@@ -200,23 +243,63 @@ def show(made: dict[str, Any], scores: dict[str, float], data: Path) -> None:
 
 
 def align(
-    model: Path, audio: Path, /, *, text: str, out: Path | None = None, format: Literal["json", "srt", "vtt", "ctm"] = "json"
+    model: Path, audio: Path, /, *, text: str, out: Path | None = None, format: Times = "json", quiet: Flag = False
 ) -> None:
     """Find when each word of a known text is said in a recording.
 
     Args:
-        model: a file that `longshort train speech` wrote.
+        model: a file that `longshort train speech` wrote, of kind ctc or joint.
         audio: the recording.
         text: what is said in it.
         out: file for the answer; without it the answer goes to standard output.
         format: json, srt or vtt subtitles, ctm.
+        quiet: say nothing but the answer.
     """
     path = None if out is None else prepare(out)
-    said = "".join(FORMATS[format]([Recognizer.load(model).align(audio, text)]))
-    if path is None:
-        sys.stdout.write(said)
-    else:
-        path.write_text(said, encoding="utf-8")
+    _write(FORMATS[format]([Recognizer.load(model).align(audio, text)]), path, quiet)
+
+
+def listen(
+    model: Path, /, *, stdin: Flag = False, rate: int | None = None, device: str | None = None, silence: float = 1.0,
+    format: Format = "text", quiet: Flag = False, search: Annotated[Search, CHOOSE] = GREEDY,
+) -> None:  # fmt: skip
+    """Write down what is said while it is said, until Ctrl-C or the end of what is piped in.
+
+    On a terminal, the last line shows what has been heard since the last pause, and may still change. What is printed is final.
+
+    Args:
+        model: a streaming model, a file that `longshort train speech` wrote.
+        stdin: hear standard input instead of the microphone: raw 16-bit samples, one channel, least significant byte first.
+        rate: samples per second that come in; without it those that the microphone likes or, with --stdin, those of the model.
+        device: which microphone, by number or part of its name; `python -m sounddevice` lists them.
+        silence: seconds without a word after which an utterance is over.
+        format: text, a line per utterance; json, an object per line; srt or vtt subtitles; ctm.
+        quiet: show nothing but what is final.
+    """
+    from longshort.apps.speech.listen import Interrupt, Line, listen, microphone, piped
+
+    if stdin and device is not None:
+        raise ValueError("--device names a microphone, --stdin takes none. Give one of them.")
+    recognizer = Recognizer.load(model)
+    stream = recognizer.stream(endpoint=Endpoint(silence=silence, pause=min(Endpoint.pause, silence)), **search.how())
+    source = piped(sys.stdin.buffer, rate or recognizer.config.rate) if stdin else microphone(device, rate)
+    with source as opened, Interrupt() as interrupt:
+        line = Line(sys.stderr, quiet)
+        if not stdin:
+            line.show("listening; Ctrl-C ends it")
+        _write(FORMATS[format](listen(stream, opened, line, interrupt)), None, quiet)
+
+
+def _write(pieces: Iterable[str], path: Path | None, quiet: bool) -> None:
+    """Pieces of text as they come, to a file or to standard output."""
+    if path is not None:
+        path.write_text("".join(pieces), encoding="utf-8")
+        if not quiet:
+            print(f"wrote {path}")
+        return
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
 
 
 def _hotword(said: str) -> tuple[str, float]:

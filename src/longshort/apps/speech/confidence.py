@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 LEAST = 20  # held-out words that are needed
 FLOOR = 1e-4  # confidences lie this far from 0 and 1
+PRIOR = 1.0, 0.1  # how much slope and offset hold on to 1 and 0: few errors on few words say little
 
 
 @dataclass(frozen=True)
 class Calibration:
     """confidence = sigmoid(slope * x + offset), where x = logit(p) and p is the probability of the word's least probable token.
 
-    slope and offset are those that make the right and wrong words of held-out recordings most likely.
+    slope and offset are those that make the right and wrong words of held-out recordings most likely, with a prior at 1 and 0.
 
     Args:
         slope: 0 or more.
@@ -56,7 +57,7 @@ class Calibration:
         for _ in range(100):  # Newton's method on a convex loss, damped
             p = 1 / (1 + np.exp(-(a * x + b)))
             w = np.maximum(p * (1 - p), 1e-6)
-            step = np.linalg.solve(X.T @ (X * w[:, None]) + 1e-3 * np.eye(2), X.T @ (y - p) - 1e-3 * np.array([a - 1, b]))
+            step = np.linalg.solve(X.T @ (X * w[:, None]) + np.diag(PRIOR), X.T @ (y - p) - PRIOR * np.array([a - 1, b]))
             size = min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))
             a, b = a + size * step[0], b + size * step[1]
             if np.abs(step).max() < 1e-9:

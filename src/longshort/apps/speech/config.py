@@ -10,6 +10,9 @@ Front = Literal["conv", "stack"]
 Kind = Literal["char", "bpe"]
 Predictor = Literal["stateless", "lstm"]
 SUBSAMPLING = 4  # feature frames of 10 ms per step of the encoder
+STEP = 0.04  # seconds per step
+LEAD = 12  # steps, at most, that come before an utterance in training, so that no network learns to write as soon as it hears
+TAIL = 8  # steps of silence that follow every recording: in them the last tokens can be written
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,9 @@ class Config:
             raise ValueError(f"ctc_weight must be a share in (0, 1), got {self.ctc_weight}; model='transducer' has none.")
         if not 0 < self.shortest < self.longest:
             raise ValueError(f"0 < shortest < longest must hold, got {self.shortest} and {self.longest} seconds.")
-        if not self.seconds >= self.longest / min(self.speeds, default=1):
+        if not self.seconds >= self.longest / min(self.speeds, default=1) + (LEAD + TAIL) * STEP:
             raise ValueError(f"seconds = {self.seconds} per batch must hold the longest utterance, {self.longest} s, at the "
-                             f"slowest of speeds = {self.speeds}.")  # fmt: skip
+                             f"slowest of speeds = {self.speeds}, and a second around it.")  # fmt: skip
         if not self.speeds or not all(0.5 <= s <= 2 for s in self.speeds):
             raise ValueError(f"speeds must be one or more factors in [0.5, 2], got {self.speeds}.")
         if self.freq_width > self.bins:

@@ -27,7 +27,7 @@ class Hypothesis:
 
     tokens: token ids, without blanks.
     times: frame at which each token is first emitted on the most likely path, ascending; as many as tokens.
-    logps: natural log-probability of each token at its frame, whatever stands before it.
+    logps: natural log-probability of each token, whatever stands before it, at the surest of its frames in a row.
     acoustic: natural log-probability of the tokens given the audio: of all paths in the beam, or of the one path if greedy.
     scorer: what the scorer gave, weighted.
     """
@@ -79,14 +79,15 @@ class Greedy:
         _check(logp, self.size, self.frames)
         if not len(logp):
             return
-        path = logp.argmax(1)  # [t]
-        new = np.flatnonzero((path != 0) & (path != np.concatenate([[self.last], path[:-1]])))
-        self.tokens += path[new].tolist()
-        self.times += (new + self.frames).tolist()
-        self.logps += logp[new, path[new]].tolist()
-        for p in logp.max(1).tolist():  # one by one, so that the sum does not depend on the chunks
+        for k, (token, p) in enumerate(zip(logp.argmax(1).tolist(), logp.max(1).tolist(), strict=True)):
             self.logp += p
-        self.last = int(path[-1])
+            if token and token != self.last:
+                self.tokens.append(token)
+                self.times.append(self.frames + k)
+                self.logps.append(p)
+            elif token:
+                self.logps[-1] = max(self.logps[-1], p)
+            self.last = token
         self.frames += len(logp)
 
     def best(self, n: int = 1) -> list[Hypothesis]:
@@ -162,7 +163,7 @@ class PrefixBeam:
         start = 0
         for row, scale, end in zip(y.tolist(), top[:, 0].tolist(), tried.sum(1).cumsum().tolist(), strict=True):
             if start == end:
-                self._stay(row)
+                self._stay(row, math.exp(scale))
             else:
                 self._grow(row, pairs[start:end], math.exp(scale))
             self.scale += scale
@@ -183,13 +184,15 @@ class PrefixBeam:
         low, high = min(made), max(made)
         return tuple(low[: next((k for k, token in enumerate(low) if token != high[k]), len(low))])
 
-    def _stay(self, row: list[float]) -> None:
-        """One frame y, [V], for the prefixes of the beam and what their parents sent them."""
+    def _stay(self, row: list[float], peak: float) -> None:
+        """One frame y, [V], for the prefixes of the beam and what their parents sent them; peak as in `_grow`."""
         blank = row[0]
         for p in self.beam:
             e, path = row[p.token], p.path_t
             if path > p.path_b:
                 p.path_b, p.times_b = path, p.times_t
+            if p.times_t and e * peak > p.times_t[0][1]:
+                p.times_t = ((p.times_t[0][0], e * peak), p.times_t[1])
             p.path_b *= blank
             p.path_t = path * e
             p.b = p.all * blank
@@ -229,7 +232,7 @@ class PrefixBeam:
         while n > 1 and pool[n - 1][0] <= top * self.least:
             n -= 1
         grown = [(p, c, p.sends(c, y, (frame, row[c] * peak))) for _, p, c, y in pool[:n] if c]
-        self._stay(row)
+        self._stay(row, peak)
         self.beam = [p for _, p, c, _ in pool[:n] if not c] + [self._join(*g) for g in grown]
         for _, p, c, _ in pool[n:]:
             if not c:

@@ -10,12 +10,14 @@ from typing import Any
 
 from longshort.apps.speech import decode, transduce
 from longshort.apps.speech.confidence import Calibration
+from longshort.apps.speech.config import STEP
 from longshort.apps.speech.fusion import Together, WordScorer
 from longshort.apps.speech.hotwords import Hotwords
+from longshort.apps.speech.language import LanguageModel, LanguageScorer
 from longshort.apps.speech.model import Network
 from longshort.apps.speech.ngram import NGram
 from longshort.apps.speech.scorer import Scorer
-from longshort.apps.speech.stream import STEP, Search
+from longshort.apps.speech.stream import Search
 from longshort.apps.speech.transcript import Alternative, Transcript, Word
 from longshort.apps.speech.units import Units
 
@@ -27,12 +29,14 @@ class Decoding:
     """How tokens are chosen.
 
     Args:
-        beam: hypotheses that are kept; 0 takes the best token at each step. None: 0, or 8 with an n-gram or hotwords.
+        beam: hypotheses that are kept; 0 takes the best token at each step. None: 0, or 8 with a language model or hotwords.
         alternatives: how many texts to give, the best included; more than one needs a beam.
         ngram: n-gram model of words: an ARPA file; or 'own', which the recogniser learned from its training texts.
         ngram_weight: of its log-probabilities; None takes what was best on the validation texts, or 0.5.
         word_bonus: added for each word, against the model's liking for few words; None likewise, or 1.0.
         hotwords: phrases that are expected, each with its score; natural logarithms, 2 to 8 are useful.
+        language: LSTM language model over the same tokens, or its file; see `LanguageModel`.
+        language_weight: of its log-probabilities.
 
     Raises:
         ValueError: a field is out of range.
@@ -44,6 +48,8 @@ class Decoding:
     ngram_weight: float | None = None
     word_bonus: float | None = None
     hotwords: Mapping[str, float] = field(default_factory=dict)
+    language: str | Path | LanguageModel | None = None
+    language_weight: float = 0.3
 
     def __post_init__(self) -> None:
         for name, least in (("beam", 0), ("alternatives", 1)):
@@ -52,16 +58,22 @@ class Decoding:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {v!r}.")
         if self.ngram_weight is not None and not 0 <= self.ngram_weight < math.inf:
             raise ValueError(f"ngram_weight must be 0 or more, got {self.ngram_weight}.")
-        if self.width == 0 and (self.ngram is not None or self.hotwords or self.alternatives > 1):
-            raise ValueError("an n-gram, hotwords and alternatives need a beam, got beam=0. Leave beam out, or take 8.")
+        if not 0 <= self.language_weight < math.inf:
+            raise ValueError(f"language_weight must be 0 or more, got {self.language_weight}.")
+        if self.width == 0 and (self._asks or self.alternatives > 1):
+            raise ValueError("language models, hotwords and alternatives need a beam, got beam=0. Leave beam out, or take 8.")
         if self.width and self.alternatives > self.width:
             raise ValueError(f"beam = {self.width} hypotheses cannot give {self.alternatives} alternatives. Take a larger beam.")
 
     @property
     def width(self) -> int:
         """Hypotheses that are kept, 0 for greedy."""
-        asks = self.ngram is not None or bool(self.hotwords)
-        return self.beam if self.beam is not None else max(WIDE * asks, self.alternatives if self.alternatives > 1 else 0)
+        return self.beam if self.beam is not None else max(WIDE * self._asks, self.alternatives if self.alternatives > 1 else 0)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether anybody judges tokens beside the network."""
+        return self.ngram is not None or self.language is not None or bool(self.hotwords)
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,8 @@ class Reader:
         """What makes a search for each recording.
 
         Raises:
-            ValueError: the recogniser has no n-gram of its own, the file is no ARPA file, or the words do not fit the units.
+            ValueError: the recogniser has no n-gram of its own, the file is no ARPA file, the words do not fit the units, or the
+                language model has other units.
             OSError: the file cannot be read.
         """
         scorer, V = self.scorer(how), len(self.units)
@@ -105,6 +118,8 @@ class Reader:
             weight = self.ngram_weight if how.ngram_weight is None else how.ngram_weight
             bonus = self.word_bonus if how.word_bonus is None else how.word_bonus
             judges.append(WordScorer(self._ngram(how.ngram), self.units, weight, bonus))
+        if how.language is not None:
+            judges.append(LanguageScorer(self._language(how.language), how.language_weight))
         if how.hotwords:
             judges.append(Hotwords(how.hotwords, self.units))
         return Together(judges) if len(judges) > 1 else judges[0] if judges else None
@@ -118,12 +133,23 @@ class Reader:
             return self.ngram
         return NGram.read(asked)
 
+    def _language(self, asked: str | Path | LanguageModel) -> LanguageModel:
+        model = asked if isinstance(asked, LanguageModel) else LanguageModel.load(asked)
+        if model.units != self.units:
+            raise ValueError(
+                f"the language model must have the units of the recogniser, {len(self.units)} of kind {self.units.kind}; it has "
+                f"{len(model.units)} of kind {model.units.kind}, or others. Train it for this recogniser: fit(text, "
+                "units_of='model.safetensors'), or longshort train language --recognizer model.safetensors."
+            )
+        return model
+
     def transcript(self, found: Sequence[Any], first: int, steps: int, name: str = "") -> Transcript:
         """Hypotheses, the best first, as a transcript of `steps` encoder steps that begin at step `first`."""
         best = found[0]
         words = []
         for at in self.units.words(best.tokens):
-            start, end = best.times[at[0]], best.times[at[-1]] + 1
+            end = min(best.times[at[-1]] + 1, max(steps, 1))  # what was written in the tail was said at the end
+            start = min(best.times[at[0]], end - 1)
             words.append(Word(self.units.decode([best.tokens[k] for k in at]), (first + start) * STEP, (first + end) * STEP,
                               self.calibration([best.logps[k] for k in at])))  # fmt: skip
         others = tuple(Alternative(self.units.decode(h.tokens), h.score) for h in found[1:])

@@ -25,12 +25,14 @@ class Batch(NamedTuple):
     frames: frames of each, int64, [B].
     targets: tokens, 0 after the end, int64, [B, U].
     lengths: tokens of each, int64, [B].
+    lead: steps of the encoder that come before each utterance and count for nothing, int64, [B].
     """
 
     features: Tensor
     frames: Tensor
     targets: Tensor
     lengths: Tensor
+    lead: Tensor
 
 
 class State(NamedTuple):
@@ -167,6 +169,9 @@ class Network(nn.Module):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihood of each utterance, by the name of the loss, [B] each."""
         encoded, steps, _ = self.encode(batch.features, batch.frames)
+        steps, N = steps - batch.lead, encoded.shape[1]
+        at = (batch.lead[:, None] + torch.arange(N, device=encoded.device)).clamp(max=N - 1)  # [B, N]
+        encoded = encoded.gather(1, at[..., None].expand_as(encoded))
         made = {}
         if self.head is not None:
             logp = self.log_probs(encoded).transpose(0, 1).float()

@@ -17,12 +17,13 @@ from torch import Tensor
 from longshort import artefact
 from longshort.apps.speech import align, audio, data
 from longshort.apps.speech.confidence import Calibration
+from longshort.apps.speech.config import STEP, TAIL
 from longshort.apps.speech.config import Config as _Config
 from longshort.apps.speech.data import Utterance
 from longshort.apps.speech.decoding import Decoding, Reader
 from longshort.apps.speech.model import Network
 from longshort.apps.speech.ngram import NGram
-from longshort.apps.speech.stream import STEP, Endpoint, Stream, advance
+from longshort.apps.speech.stream import Endpoint, Stream, advance
 from longshort.apps.speech.task import CHUNK, Recipe, SpeechTask, pad
 from longshort.apps.speech.transcript import Transcript, Word
 from longshort.apps.speech.units import Units, normal
@@ -152,7 +153,7 @@ class Recognizer:
         group: list[tuple[str, NDArray]] = []
         for sound in sounds:
             group.append(self._samples(sound, rate))
-            if len(group) == TOGETHER:
+            if len(group) == TOGETHER or sum(len(x) for _, x in group) > TOGETHER * CHUNK * self.config.rate:
                 yield from self._hear(group, search, decoding, endpoint)
                 group = []
         if group:
@@ -197,12 +198,12 @@ class Recognizer:
             logp = network.log_probs(encoded)[0].float().numpy()
         tokens = units.encode(normal(text, self.config.fold))
         made = align.align(logp, tokens)
-        words = tuple(
-            Word(units.decode([tokens[k] for k in at]), int(made.start[at[0]]) * STEP, int(made.end[at[-1]]) * STEP,
-                 self._reader.calibration(made.token_logp[at].tolist()))
-            for at in units.words(tokens)
-        )  # fmt: skip
-        return Transcript(units.decode(tokens), words, made.logp, int(steps[0]) * STEP, name=str(name))
+        last, words = int(steps[0]) - TAIL, []
+        for at in units.words(tokens):
+            start, end = min(int(made.start[at[0]]), last - 1), min(int(made.end[at[-1]]), last)
+            sure = self._reader.calibration(made.token_logp[at].tolist())
+            words.append(Word(units.decode([tokens[k] for k in at]), start * STEP, end * STEP, sure))
+        return Transcript(units.decode(tokens), tuple(words), made.logp, last * STEP, name=str(name))
 
     def evaluate(self, truth: Any, **how: Any) -> Any:
         """Recognise recordings whose texts are known, and compare.
@@ -270,7 +271,7 @@ class Recognizer:
 
     def features(self, sound: Sound, rate: int | None = None) -> NDArray[np.float32]:
         """Log-mel features of a recording, [T, bins]; arguments as in `transcribe`."""
-        return self._recipe.filterbank(self._samples(sound, rate)[1])
+        return self._recipe.whole(self._samples(sound, rate)[1])
 
     def _samples(self, sound: Sound, rate: int | None) -> tuple[str, NDArray[np.float32]]:
         """Name and samples of a recording."""
@@ -284,7 +285,7 @@ class Recognizer:
         return "", audio.mono(sound, rate, own)
 
     def _hear(self, group: Sequence[tuple[str, NDArray]], search: Any, how: Decoding, endpoint: Any) -> Iterator[Transcript]:
-        bank, network = self._recipe.filterbank, self.fitted
+        network = self.fitted
         if self.config.streaming:
             streams = [self._open(search, how, endpoint, name) for name, _ in group]
             for s, (_, x) in zip(streams, group, strict=True):
@@ -294,7 +295,7 @@ class Recognizer:
             return
         if endpoint is not None:
             raise ValueError("only a streaming model hears where utterances end; this one hears in both directions.")
-        features = [bank(x) for _, x in group]
+        features = [self._recipe.whole(x) for _, x in group]
         order = np.argsort([len(x) for x in features])
         made: dict[int, Transcript] = {}
         with torch.no_grad():
@@ -304,7 +305,7 @@ class Recognizer:
                 for k, said, n in zip(rows, network.said(encoded), steps.tolist(), strict=True):
                     one = search()
                     one.accept(said[:n])
-                    made[k] = self._reader.transcript(one.finish(how.alternatives), 0, n, group[k][0])
+                    made[k] = self._reader.transcript(one.finish(how.alternatives), 0, n - TAIL, group[k][0])
         yield from (made[k] for k in range(len(group)))
 
     def _open(self, search: Any, how: Decoding, endpoint: Endpoint | None, name: str) -> Stream:

@@ -12,12 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from longshort.apps.speech import audio
-from longshort.apps.speech.config import SUBSAMPLING
+from longshort.apps.speech.config import STEP, SUBSAMPLING, TAIL
 from longshort.apps.speech.features import Filterbank
 from longshort.apps.speech.model import Network, State
 from longshort.apps.speech.transcript import Transcript
 
-STEP = 0.04  # seconds per encoder step
 MOST = 2048  # frames that are encoded at once
 
 
@@ -132,10 +131,12 @@ class Stream:
         if not self._over:
             if self._resampler is not None:
                 self._take(self._features.accept(self._resampler.finish()))
+            self._take(self._features.accept(np.zeros(round(TAIL * STEP * self._bank.rate), np.float32)))
             self._take(self._features.finish())
             self._over = True
             advance([self])
-            last = self._transcript(self._now.finish(self._alternatives), self._first, self._steps)
+            steps = max(self._steps - TAIL, 0)
+            last = self._transcript(self._now.finish(self._alternatives), self._first, steps)
             if last.text or not self.finished:
                 self.finished.append(last)
         return _joined(self.finished)

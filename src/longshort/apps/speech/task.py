@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from longshort.apps.speech import audio, augment, decode, metrics
-from longshort.apps.speech.config import SUBSAMPLING, Config
+from longshort.apps.speech.config import LEAD, STEP, SUBSAMPLING, TAIL, Config
 from longshort.apps.speech.data import Drop, Utterance, buckets, said, screen
 from longshort.apps.speech.features import Filterbank
 from longshort.apps.speech.model import Batch, Network
@@ -27,6 +27,7 @@ from longshort.task import Batches, Input, Loss, Plain, Split
 
 MEMORY = 4 << 30  # bytes of features that are kept, not computed again in each epoch
 FRAME = 0.01  # seconds
+QUIET = 10  # frames that they are made of
 EASY = 1 / 3  # share of the utterances, and of the seconds per batch, in the passes of a curriculum
 CHUNK = 200.0  # seconds of audio that are recognised at once
 LEARN = 2000  # utterances from which mean and scale of the features are taken, at most
@@ -57,17 +58,29 @@ class Recipe:
 
     def features(self, u: Utterance) -> NDArray[np.float32]:
         """Log-mel features of an utterance, [T, bins]."""
-        return self.filterbank(audio.read(u.audio, self.config.rate, u.start, u.duration))
+        return self.whole(audio.read(u.audio, self.config.rate, u.start, u.duration))
+
+    def whole(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log-mel features of a recording and the silence that follows it, [T, bins]."""
+        return self.filterbank(np.concatenate([samples, np.zeros(round(TAIL * STEP * self.config.rate), np.float32)]))
 
 
-def pad(features: Sequence[NDArray[np.float32]], targets: Sequence[Sequence[int]]) -> Batch:
-    """Utterances side by side."""
+def pad(features: Sequence[NDArray[np.float32]], targets: Sequence[Sequence[int]], lead: Sequence[int] | None = None) -> Batch:
+    """Utterances side by side; lead: steps that come before each, none by default."""
     frames, lengths = [len(x) for x in features], [len(t) for t in targets]
     x = np.zeros((len(features), max(frames), features[0].shape[1]), np.float32)
     y = np.zeros((len(targets), max(lengths)), np.int64)
     for k, (one, tokens) in enumerate(zip(features, targets, strict=True)):
         x[k, : len(one)], y[k, : len(tokens)] = one, tokens
-    return Batch(torch.from_numpy(x), torch.tensor(frames), torch.from_numpy(y), torch.tensor(lengths))
+    return Batch(torch.from_numpy(x), torch.tensor(frames), torch.from_numpy(y), torch.tensor(lengths),
+                 torch.tensor([0] * len(frames) if lead is None else list(lead)))  # fmt: skip
+
+
+def quiet(x: NDArray[np.float32], frames: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """What is heard around an utterance while nobody speaks: its quietest frames, in random order, [frames, bins]."""
+    said = x[: -TAIL * SUBSAMPLING]
+    least = np.argsort(said.mean(1))[:QUIET]
+    return said[rng.choice(least, frames)]
 
 
 class SpeechTask:
@@ -85,7 +98,7 @@ class SpeechTask:
         ValueError: nothing is left to learn from; the message says what was dropped and why.
     """
 
-    better: tuple[str, Literal["min", "max"]] = ("WER", "min")
+    better: tuple[str, Literal["min", "max"]] = ("CER", "min")  # of networks that hardly write, WER says that all are alike
 
     def __init__(
         self, config: Config, train: Sequence[Utterance], valid: Sequence[Utterance] = (), cell: Cell = Cell(),  # noqa: B008
@@ -96,7 +109,7 @@ class SpeechTask:
         self.recipe = Recipe(config, cell, units)
         kept, written = screen(
             train, units, fold=config.fold, shortest=config.shortest, longest=config.longest, speed=min(config.speeds),
-            step=SUBSAMPLING * FRAME, repeats=config.model != "transducer",
+            step=STEP, repeats=config.model != "transducer",
         )  # fmt: skip
         self.store = Store(self.recipe, kept)
         self.judge = Judge(self.recipe, valid)
@@ -105,10 +118,10 @@ class SpeechTask:
         if not self.train:
             raise ValueError(f"there is nothing to learn from. {said(self.dropped)}")
         self.texts = [units.encode(normal(u.text, config.fold)) for u in self.train]
-        self.seconds = np.array([u.duration for u in self.train])[:, None] / np.array(config.speeds)  # [N, speeds]
+        self.seconds = np.array([u.duration for u in self.train])[:, None] / np.array(config.speeds) + TAIL * STEP  # [N, speeds]
         repeats = 0 if config.model == "transducer" else 1
         need = np.array([len(t) + repeats * sum(a == b for a, b in pairwise(t)) for t in self.texts])
-        self.fits = np.floor(self.seconds / (SUBSAMPLING * FRAME) + 1e-6) >= need[:, None]  # the text at that speed, [N, speeds]
+        self.fits = np.floor(self.seconds / STEP + 1e-6) >= need[:, None]  # the text at that speed, [N, speeds]
 
     def model(self) -> nn.Module:
         """A fresh network that knows the mean and scale of the features; or one that starts from given weights."""
@@ -127,7 +140,7 @@ class SpeechTask:
             raise ValueError(f"only split 'train' comes in batches, got {split!r}; score() sees the others whole.")
         rng = np.random.default_rng(seed)
         speed = (rng.random(self.fits.shape) * self.fits).argmax(1)
-        seconds = self.seconds[np.arange(len(speed)), speed]
+        seconds = self.seconds[np.arange(len(speed)), speed] + LEAD * STEP
         easy = epoch < self.config.curriculum
         share = EASY if easy else 1.0
         some = np.flatnonzero(seconds <= np.quantile(seconds, share))
@@ -136,15 +149,15 @@ class SpeechTask:
 
     def draw(self, rows: NDArray, speed: NDArray, rng: np.random.Generator, easy: bool = False) -> Batch:
         """One batch; nothing in it is blanked if it is to be easy."""
-        c = self.config
-        made = []
+        c, made, lead = self.config, list[NDArray[np.float32]](), list[int]()
         for k in rows:
             x = self.store(int(k), c.speeds[speed[k]], rng)
             x = x + np.float32(rng.uniform(-c.gain, c.gain) * math.log(10) / 10)
             if not easy:
                 x = augment.spec_augment(x, rng, c.freq_masks, c.freq_width, c.time_masks, c.time_width / FRAME)
-            made.append(x)
-        return pad(made, [self.texts[k] for k in rows])
+            lead.append(int(rng.integers(LEAD + 1)))
+            made.append(np.concatenate([quiet(x, SUBSAMPLING * lead[-1], rng), x]))
+        return pad(made, [self.texts[k] for k in rows], lead)
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """CTC, transducer or both, per token."""
@@ -222,7 +235,7 @@ class Store(Audible):
         x = augment.speed(audio.read(u.audio, c.rate, u.start, u.duration), speed)
         if self.wild is not None:
             x = self.wild(x, rng, c.noise_share, c.snr, c.reverb_share)
-        made = self.recipe.filterbank(x)
+        made = self.recipe.whole(x)
         return self.keep(k, speed, made) if self.wild is None else made
 
     @cached_property
@@ -249,7 +262,7 @@ class Judge(Audible):
     @cached_property
     def batches(self) -> list[tuple[NDArray, Batch]]:
         """All utterances beside others of their length."""
-        seconds = np.array([u.duration for u in self.utterances])
+        seconds = np.array([u.duration for u in self.utterances]) + TAIL * STEP
         lists = buckets(seconds, max(CHUNK, seconds.max(initial=0)), np.random.default_rng(0))
         return [(rows, pad([self.plain(int(k)) for k in rows], [[]] * len(rows))) for rows in lists]
 

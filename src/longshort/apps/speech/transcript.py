@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any
 
 LINE = 42  # characters per line of a subtitle, at most; BBC subtitle guidelines allow 37 to 42
-SHOWN = 6.0  # seconds that a subtitle stands, at most
+SHOWN = 6.0  # seconds that a subtitle stands, at most, unless a single word takes longer
+READ = 1.0  # seconds that it stands, at least, unless the next one comes sooner
+INSTANT = 0.04  # seconds that it stands, at the very least
 PAUSE = 0.8  # seconds of silence after which a new subtitle begins
 
 
@@ -79,30 +82,38 @@ class Transcript:
 
 
 def subtitles(words: Sequence[Word]) -> Iterator[tuple[float, float, str]]:
-    """Words in pieces that can be read: (start, end, text); a piece has two lines at most and never spans a pause."""
-    piece: list[Word] = []
+    """Words in pieces that can be read: (start, end, text); a piece has two lines at most, of at most 42 characters unless a
+    single word is longer, never spans a pause, and ends when the next one begins, or before."""
+    pieces: list[list[Word]] = []
     for word in words:
-        if piece and (
-            word.start - piece[-1].end > PAUSE
+        piece = pieces[-1] if pieces else []
+        if (
+            not piece
+            or word.start - piece[-1].end > PAUSE
             or word.end - piece[0].start > SHOWN
-            or len(_lines([*piece, word])) > 2
-        ):  # fmt: skip
-            yield piece[0].start, piece[-1].end, "\n".join(_lines(piece))
-            piece = []
-        piece.append(word)
-    if piece:
-        yield piece[0].start, piece[-1].end, "\n".join(_lines(piece))
-
-
-def _lines(words: Sequence[Word]) -> list[str]:
-    made = [""]
-    for word in words:
-        longer = f"{made[-1]} {word.text}".strip()
-        if made[-1] and len(longer) > LINE:
-            made.append(word.text)
+            or _lines([w.text for w in [*piece, word]]) is None
+        ):
+            pieces.append([word])
         else:
-            made[-1] = longer
-    return made
+            piece.append(word)
+    now = 0.0  # transducers may write several words in one step, but subtitles do not overlap
+    for piece, after in zip_longest(pieces, pieces[1:]):
+        start, last = max(now, piece[0].start), piece[-1].end
+        now = max(last, start + READ)
+        if after is not None:
+            now = max(min(now, after[0].start), last, start + INSTANT)
+        texts = [w.text for w in piece]
+        yield start, now, _lines(texts) or " ".join(texts)
+
+
+def _lines(texts: Sequence[str]) -> str | None:
+    """Words on one line or, if they are too long, on two lines of like length; None if they do not fit."""
+    whole = " ".join(texts)
+    if len(whole) <= LINE:
+        return whole
+    cuts = [(" ".join(texts[:k]), " ".join(texts[k:])) for k in range(1, len(texts))]
+    best = min(cuts, key=lambda pair: max(map(len, pair)), default=("", whole))
+    return "\n".join(best) if max(map(len, best)) <= LINE else None
 
 
 def _clock(seconds: float, point: str) -> str:

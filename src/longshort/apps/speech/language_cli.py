@@ -1,0 +1,105 @@
+"""The verbs of language models on the command line; `longshort.cli` finds them here.
+
+They lie in this room and have none of their own: a language model speaks the tokens of a recogniser, and helps no other.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from longshort.apps.speech.cli import CELL, HOW, MANY, Flag, _flags
+from longshort.apps.speech.language import DEFAULT, LanguageModel
+from longshort.apps.speech.language_task import LanguageConfig
+from longshort.artefact import prepare
+from longshort.cell import Cell
+from longshort.train import Training, chief, resume_path
+
+WHAT = Parameter(name="*", **MANY, group=Group("How large a model", sort_key=1))
+if TYPE_CHECKING:
+    HowFlags = Training
+else:
+    HowFlags = _flags(DEFAULT, steps=None)
+
+
+def train(
+    *,
+    text: Path,
+    recognizer: Path,
+    valid: Path | None = None,
+    out: Path = Path("language.safetensors"),
+    resume: Flag = False,
+    quiet: Flag = False,
+    log: Path | None = None,
+    config: Annotated[LanguageConfig, WHAT] = LanguageConfig(),  # noqa: B008
+    cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
+    training: Annotated[HowFlags, HOW] = HowFlags(),  # noqa: B008
+) -> None:
+    """Train a language model for a recogniser on text, one sentence per line.
+
+    The state of the run is saved beside OUT, every minute and on Ctrl-C, and deleted when OUT is written.
+
+    Args:
+        text: a text file, UTF-8, perhaps gzipped; lines that the recogniser cannot spell are left out.
+        recognizer: the recogniser whose tokens it shall predict, a file that `longshort train speech` wrote.
+        valid: other text, which tells which weights are best.
+        out: file for the model.
+        resume: go on with a run that was stopped or killed; repeat its other flags.
+        quiet: print nothing.
+        log: file for one JSON line per score.
+    """
+    prepare(out)
+    state, talks, how = resume_path(out), chief() and not quiet, dict[str, Any](vars(training))
+    if resume and talks and not state.exists():
+        print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
+    if how["steps"] is None:
+        how["steps"] = DEFAULT.steps
+    elif how["epochs"] == DEFAULT.epochs:  # steps were given and epochs were not
+        how["epochs"] = None
+    made = LanguageModel(config=config, training=Training(**how), cell=cell)
+    with _said(talks):
+        made.fit(text, valid, units_of=recognizer, progress=talks, checkpoint=state, resume=resume, log=log)
+    if chief():
+        made.save(out)
+        state.unlink(missing_ok=True)
+    if talks:
+        for score in made.scores:
+            print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
+        print(f"wrote {' and '.join(map(str, [out, *([log] if log else [])]))}")
+
+
+def evaluate(model: Path, /, *, data: Path, out: Path | None = None, quiet: Flag = False) -> None:
+    """Score a language model on text: perplexity per token, and bits per character.
+
+    Args:
+        model: a file that `longshort train language` wrote.
+        data: a text file, one sentence per line.
+        out: file for the scores as JSON.
+        quiet: print nothing; only useful with --out.
+    """
+    path = None if out is None else prepare(out)
+    with _said(not quiet):
+        made = LanguageModel.load(model).evaluate(data)
+    if not quiet:
+        print(f"perplexity {made['perplexity']:.4g}  bits per character {made['bits per character']:.4g}")
+        print(f"{made['lines']} lines of {data}, {made['tokens']} tokens with their ends")
+    if path is not None:
+        path.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+        if not quiet:
+            print(f"wrote {path}")
+
+
+@contextmanager
+def _said(talks: bool) -> Iterator[None]:
+    """Warnings as lines of their own, or not at all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr) if talks else None
+        yield
