@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types house unit slow native native-arm bench-engine bench-m4 bench-forecast clean
+.PHONY: help demo test lint types house unit slow native native-arm bench-engine bench-m4 bench-forecast bench-speech clean
 
 help:           ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -60,6 +60,9 @@ bench-m4: $(READY) ## forecast M4 from scratch and score it as M4 did; FREQ=year
 
 bench-forecast: $(READY) ## one default configuration on Tourism, ETTh1 and Victorian electricity demand
 	$(BIN)/python -m benchmarks.forecast --seeds $(SEEDS) && $(BIN)/python -m benchmarks.table
+
+bench-speech: $(READY) ## train recognisers on AN4 and score them on its test part: hours
+	$(BIN)/python -m benchmarks.speech --seeds 3
 
 clean:          ## remove what was built here
 	rm -rf $(VENV) build dist out
