@@ -295,6 +295,11 @@ def test_a_transducer_starts_from_a_ctc_encoder(learned: Recognizer, spoken: dic
     assert made.units == learned.units
 
 
+def test_a_start_that_does_not_fit_is_said(learned: Recognizer, spoken: dict[str, Path]) -> None:
+    with pytest.warns(UserWarning, match="the model to start from has an LSTM of other sizes"):
+        Recognizer(training=BRIEF, **SMALL | {"hidden": 24}).fit(data.read(spoken["train"])[:40], start=learned)
+
+
 def test_wrong_fields_are_named() -> None:
     with pytest.raises(TypeError, match="Recognizer has no field hiden; it has model, streaming"):
         Recognizer(hiden=3)

@@ -296,10 +296,10 @@ class Recognizer:
         if endpoint is not None:
             raise ValueError("only a streaming model hears where utterances end; this one hears in both directions.")
         features = [self._recipe.whole(x) for _, x in group]
-        order = np.argsort([len(x) for x in features])
         made: dict[int, Transcript] = {}
+        seconds = np.array([len(x) / 100 for x in features])
         with torch.no_grad():
-            for rows in _batches(order, [len(x) for x in features]):
+            for rows in data.buckets(seconds, max(CHUNK, seconds.max()), np.random.default_rng(0)):
                 batch = pad([features[k] for k in rows], [[]] * len(rows))
                 encoded, steps, _ = network.encode(batch.features, batch.frames)
                 for k, said, n in zip(rows, network.said(encoded), steps.tolist(), strict=True):
@@ -341,15 +341,3 @@ class Recognizer:
     def _recipe(self) -> Recipe:
         _ = self.fitted
         return cast(Recipe, self.recipe)
-
-
-def _batches(order: NDArray, frames: Sequence[int]) -> Iterator[list[int]]:
-    """Recordings of like length, so many that they fit into memory."""
-    most, batch = int(CHUNK * 100), list[int]()
-    for k in map(int, order):
-        if batch and (len(batch) + 1) * frames[k] > most:
-            yield batch
-            batch = []
-        batch.append(k)
-    if batch:
-        yield batch

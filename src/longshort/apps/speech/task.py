@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -76,6 +77,12 @@ def pad(features: Sequence[NDArray[np.float32]], targets: Sequence[Sequence[int]
                  torch.tensor([0] * len(frames) if lead is None else list(lead)))  # fmt: skip
 
 
+def taken(start: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The weights that have a place of their name and shape in a network."""
+    own = network.state_dict()
+    return {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
+
+
 def quiet(x: NDArray[np.float32], frames: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """What is heard around an utterance while nobody speaks: its quietest frames, in random order, [frames, bins]."""
     said = x[: -TAIL * SUBSAMPLING]
@@ -105,6 +112,14 @@ class SpeechTask:
         units: Units | None = None, start: dict[str, Tensor] | None = None,
     ) -> None:  # fmt: skip
         self.config, self.cell, self.start = config, cell, start
+        if start is not None:
+            with torch.device("meta"):
+                fits = taken(start, Network(config, cell, len(units) if units else 2))
+            if not any(name.startswith("lstm") for name in fits):
+                said_so = (
+                    "the model to start from has an LSTM of other sizes or of another cell, so this one starts from nothing."
+                )
+                warnings.warn(f"{said_so} Give both the same hidden, layers, streaming and cell.", UserWarning, stacklevel=3)
         units = units or Units.fit([normal(u.text, config.fold) for u in train], config.units, config.pieces)
         self.recipe = Recipe(config, cell, units)
         kept, written = screen(
@@ -129,9 +144,7 @@ class SpeechTask:
         mean, scale = self.store.moments
         made.mean.copy_(torch.from_numpy(mean))
         made.scale.copy_(torch.from_numpy(scale))
-        if self.start is not None:
-            own = made.state_dict()
-            made.load_state_dict({k: v for k, v in self.start.items() if k in own and own[k].shape == v.shape}, strict=False)
+        made.load_state_dict(taken(self.start or {}, made), strict=False)
         return made
 
     def batches(self, split: Split, seed: int, epoch: int = 0) -> Batches[Batch]:
