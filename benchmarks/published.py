@@ -63,3 +63,12 @@ TOURISM = {  # MASE, as the Monash archive lists it: yearly, quarterly, monthly
     "Theta": (3.015, 1.661, 1.649),
     "N-BEATS": (2.977, 1.475, 1.574),
 }
+
+AN4 = {  # WER and CER in percent on the 130 test utterances, as those who published them say
+    "DeepSpeech2, 5 x 1024 bidirectional LSTM, greedy": (9.573, 5.515),
+    "DeepSpeech2, 5 x 800 bidirectional GRU, greedy": (10.52, 4.78),
+    "ESPnet Transformer CTC/attention, language model": (7.4, 3.6),
+    "Kaldi mono, language model": (10.6, None),
+    "Kaldi tri1, language model": (10.5, None),
+    "Kaldi tri3, speaker-adapted, language model": (5.95, None),
+}

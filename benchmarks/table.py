@@ -11,7 +11,8 @@ from rich.table import Table
 
 from benchmarks.cases import BLOCKS, TITLES
 from benchmarks.machine import ROOT
-from benchmarks.published import AIM, COVERAGE_ERROR, LEVEL, M4_OTHERS, M4S, MUST, OWA, TOURISM
+from benchmarks.published import AIM, AN4, COVERAGE_ERROR, LEVEL, M4_OTHERS, M4S, MUST, OWA, TOURISM
+from benchmarks.stats import mean_sd
 
 app = App(name="benchmarks.table", help=__doc__)
 
@@ -209,6 +210,34 @@ def forecast_markdown(folder: Path) -> str:
                       *_grid(FORECAST_HEAD, forecast_rows(result))])  # fmt: skip
 
 
+SPEECH_HEAD = ["", "WER, %", "CER, %", "95 % interval of WER, first seed", "parameters, M", "training, s", "real-time factor"]
+
+
+def speech_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Rows of SPEECH_HEAD: ours, then what others published."""
+    rows = []
+    for case in result["cases"]:
+        first = case["seeds"][0]
+        took, speed = _mean_sd(mean_sd(r["fit seconds"] for r in case["seeds"]), 0), first["speed"]
+        for name, mean in case["mean"].items():
+            score = first["scores"][name]
+            between = f"{score['WER-lo-95']:.1f} to {score['WER-hi-95']:.1f}"
+            factor = f"{speed['real-time factor']:.4f}" if speed and name == "greedy" else ""
+            rows.append([f"**{case['name']}**, {name}", _mean_sd(mean["WER"], 2), _mean_sd(mean["CER"], 2), between,
+                         f"{case['parameters'] / 1e6:.2f}", took, factor])  # fmt: skip
+    return rows + [[k, str(w), "" if c is None else str(c), "", "", "", ""] for k, (w, c) in AN4.items()]
+
+
+def speech_markdown(folder: Path) -> str:
+    """For the README: the newest full run."""
+    result = latest(folder, "speech")
+    if not result:
+        return "Not measured yet: `make bench-speech`."
+    seeds = len(result["cases"][0]["seeds"])
+    return "\n".join([f"{where(result)}; mean ± standard deviation over {seeds} seeds; streams on one core.", "",
+                      *_grid(SPEECH_HEAD, speech_rows(result))])  # fmt: skip
+
+
 def where(result: dict[str, Any]) -> str:
     """Machine, versions, commit and date."""
     m, has, made = result["machine"], result["versions"], f"commit {result['commit']}, {result['date'][:10]}"
@@ -239,7 +268,7 @@ def engine_markdown(folder: Path) -> str:
     return markdown(result)
 
 
-SECTIONS = {"engine": engine_markdown, "m4": m4_markdown, "forecast": forecast_markdown}
+SECTIONS = {"engine": engine_markdown, "m4": m4_markdown, "forecast": forecast_markdown, "speech": speech_markdown}
 
 
 def insert(text: str, table: str, section: str = "engine") -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import forecasting, speech
+from benchmarks import forecasting, speech, table
 
 from longshort.apps.speech import Config, data
 from longshort.train import Training
@@ -69,6 +69,15 @@ def test_a_full_run_scores_every_seed_and_way(home, tmp_path, monkeypatch):
             assert case["mean"][name]["WER"]["mean"] == pytest.approx(np.mean(rates), abs=1e-3)
             assert {r["scores"][name]["words"] for r in case["seeds"]} == {words}
         assert (case["seeds"][0]["speed"] is None) == (case["name"] == "offline")
+    rows = table.speech_rows(made)
+    assert [r[0] for r in rows[:4]] == [
+        "**streaming**, greedy",
+        "**streaming**, own 3-gram",
+        "**offline**, greedy",
+        "**transducer**, greedy",
+    ]
+    assert {len(r) for r in rows} == {len(table.SPEECH_HEAD)}
+    assert rows[0][1].startswith(f"{made['cases'][0]['mean']['greedy']['WER']['mean']:.2f}")
 
 
 def test_the_test_part_stays_closed_until_all_is_committed(tmp_path, monkeypatch):
