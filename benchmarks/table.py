@@ -206,6 +206,7 @@ def forecast_markdown(folder: Path) -> str:
     if not result:
         return "Not measured yet: `make bench-forecast`."
     notes = [f"{c['name']}: {c['note']}" for c in result["cases"]]
+    notes += [f"processes: {result['processes']}"] if "processes" in result else []
     return "\n".join([f"{where(result)}; mean ± standard deviation over {result['seeds']} seeds. {'; '.join(notes)}.", "",
                       *_grid(FORECAST_HEAD, forecast_rows(result))])  # fmt: skip
 
