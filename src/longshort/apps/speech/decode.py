@@ -127,7 +127,7 @@ class PrefixBeam:
     """
 
     def __init__(
-        self, size: int, width: float = 16, scorer: Scorer | None = None, token_beam: float = 6.0, score_beam: float = 12.0
+        self, size: int, width: float = 16, scorer: Scorer | None = None, token_beam: float = 8.0, score_beam: float = 16.0
     ) -> None:
         for name, bound, least in (("width", width, 1), ("token_beam", token_beam, 0), ("score_beam", score_beam, 0)):
             if not bound >= least:
