@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -34,7 +35,7 @@ Format = Literal["text", "json", "srt", "vtt", "ctm"]
 Times = Literal["json", "srt", "vtt", "ctm"]
 
 
-def _flags(values: Any, **other: Any) -> Any:
+def flags(values: Any, **other: Any) -> Any:
     """The dataclass of some values with these as defaults: what help shows, and what holds where only some flags are given."""
     hints = get_type_hints(type(values))
     made = [(f.name, hints[f.name] | None if f.name in other else hints[f.name],
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
     HowFlags = Training
     CellFlags = Cell
 else:
-    HowFlags = _flags(DEFAULT, steps=None)
-    CellFlags = _flags(PLAIN)
+    HowFlags = flags(DEFAULT, steps=None)
+    CellFlags = flags(PLAIN)
 
 
 @dataclass(frozen=True)
@@ -113,17 +114,11 @@ def train(
     state, talks = resume_path(out), chief() and not quiet
     if resume and talks and not state.exists():
         print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
-    first, cell, how = None if start is None else Recognizer.load(start), Cell(**vars(cell)), dict[str, Any](vars(training))
-    if how["steps"] is None:
-        how["steps"] = DEFAULT.steps
-    elif how["epochs"] == DEFAULT.epochs:  # steps were given and epochs were not
-        how["epochs"] = None
+    first, cell = None if start is None else Recognizer.load(start), Cell(**vars(cell))
     if first is not None:
         config, cell = _over(first.config, config, Config()), _over(first.cell, cell, PLAIN)
-    made = Recognizer(config=config, training=Training(**how), cell=cell)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr) if talks else None
+    made = Recognizer(config=config, training=as_asked(training, DEFAULT), cell=cell)
+    with warned(talks):
         made.fit(train_data, valid, start=first, progress=talks, checkpoint=state, resume=resume, log=log)
     if chief():
         made.save(out)
@@ -132,6 +127,25 @@ def train(
         for score in made.scores:
             print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
         print(f"wrote {' and '.join(map(str, [out, *([log] if log else [])]))}")
+
+
+def as_asked(training: Any, default: Training) -> Training:
+    """How to train, by flags. Steps are None where they were not given; given ones take the place of the default's epochs."""
+    how = dict(vars(training))
+    if how["steps"] is None:
+        how["steps"] = default.steps
+    elif how["epochs"] == default.epochs:
+        how["epochs"] = None
+    return Training(**how)
+
+
+@contextmanager
+def warned(talks: bool) -> Iterator[None]:
+    """Warnings as lines of their own on standard error, or not at all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr) if talks else None
+        yield
 
 
 def _over(under: Any, given: Any, default: Any) -> Any:
@@ -205,10 +219,11 @@ def evaluate(
     """
     path = None if out is None else prepare(out)
     made = Recognizer.load(model).evaluate(data, **search.how())
+    told = made.json()
     if not quiet:
-        show(made.json(), made.scores(), data)
+        show(told, made.scores(), data)
     if path is not None:
-        _write([json.dumps(made.json(), indent=2, ensure_ascii=False) + "\n"], path, quiet)
+        _write([json.dumps(told, indent=2, ensure_ascii=False) + "\n"], path, quiet)
 
 
 def show(made: dict[str, Any], scores: dict[str, float], data: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from longshort.apps.speech import metrics
+from longshort.apps.speech import audio, metrics
 from longshort.apps.speech.confidence import expected_error
 from longshort.apps.speech.data import Drop, Utterance
 from longshort.apps.speech.transcript import Transcript
@@ -83,15 +84,20 @@ def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance], **how: Any
     Raises:
         ValueError: none can be heard.
     """
-    from longshort.apps.speech.audio import AudioError
+    kept, dropped, rate, begun = list[Utterance](), list[Drop](), recognizer.config.rate, time.perf_counter()
 
-    kept, made, dropped, begun = [], [], [], time.perf_counter()
-    for u in utterances:
-        try:
-            made.append(recognizer.transcribe(u, **how))
+    def sounds() -> Iterator[NDArray[np.float32]]:
+        for u in utterances:
+            try:
+                made = audio.read(u.audio, rate, u.start, u.duration)
+            except audio.AudioError as e:
+                dropped.append(Drop(u, "that cannot be heard", str(e)))
+                continue
             kept.append(u)
-        except AudioError as e:
-            dropped.append(Drop(u, "that cannot be heard", str(e)))
+            yield made
+
+    heard = list(recognizer.each(sounds(), rate, **how))
+    made = [replace(t, name=u.id) for t, u in zip(heard, kept, strict=True)]
     took = time.perf_counter() - begun
     if not kept:
         raise ValueError(f"none of the {len(utterances)} recordings can be heard. {dropped[0].detail if dropped else ''}")

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from longshort.apps.speech.cli import CELL, HOW, MANY, Flag, _flags
+from longshort.apps.speech.cli import CELL, HOW, MANY, Flag, as_asked, flags, warned
 from longshort.apps.speech.language import DEFAULT, LanguageModel
 from longshort.apps.speech.language_task import LanguageConfig
 from longshort.artefact import prepare
@@ -26,7 +23,7 @@ WHAT = Parameter(name="*", **MANY, group=Group("How large a model", sort_key=1))
 if TYPE_CHECKING:
     HowFlags = Training
 else:
-    HowFlags = _flags(DEFAULT, steps=None)
+    HowFlags = flags(DEFAULT, steps=None)
 
 
 def train(
@@ -56,15 +53,11 @@ def train(
         log: file for one JSON line per score.
     """
     prepare(out)
-    state, talks, how = resume_path(out), chief() and not quiet, dict[str, Any](vars(training))
+    state, talks = resume_path(out), chief() and not quiet
     if resume and talks and not state.exists():
         print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
-    if how["steps"] is None:
-        how["steps"] = DEFAULT.steps
-    elif how["epochs"] == DEFAULT.epochs:  # steps were given and epochs were not
-        how["epochs"] = None
-    made = LanguageModel(config=config, training=Training(**how), cell=cell)
-    with _said(talks):
+    made = LanguageModel(config=config, training=as_asked(training, DEFAULT), cell=cell)
+    with warned(talks):
         made.fit(text, valid, units_of=recognizer, progress=talks, checkpoint=state, resume=resume, log=log)
     if chief():
         made.save(out)
@@ -85,7 +78,7 @@ def evaluate(model: Path, /, *, data: Path, out: Path | None = None, quiet: Flag
         quiet: print nothing; only useful with --out.
     """
     path = None if out is None else prepare(out)
-    with _said(not quiet):
+    with warned(not quiet):
         made = LanguageModel.load(model).evaluate(data)
     if not quiet:
         print(f"perplexity {made['perplexity']:.4g}  bits per character {made['bits per character']:.4g}")
@@ -94,12 +87,3 @@ def evaluate(model: Path, /, *, data: Path, out: Path | None = None, quiet: Flag
         path.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
         if not quiet:
             print(f"wrote {path}")
-
-
-@contextmanager
-def _said(talks: bool) -> Iterator[None]:
-    """Warnings as lines of their own, or not at all."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr) if talks else None
-        yield

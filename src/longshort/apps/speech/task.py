@@ -28,7 +28,7 @@ from longshort.task import Batches, Input, Loss, Plain, Split
 
 MEMORY = 4 << 30  # bytes of features that are kept, not computed again in each epoch
 FRAME = 0.01  # seconds
-QUIET = 10  # frames that they are made of
+QUIET = 10  # frames of an utterance that the silence before it is made of
 EASY = 1 / 3  # share of the utterances, and of the seconds per batch, in the passes of a curriculum
 CHUNK = 200.0  # seconds of audio that are recognised at once
 LEARN = 2000  # utterances from which mean and scale of the features are taken, at most
