@@ -181,12 +181,12 @@ struct Backward {
     const int64_t t, at0, from0, H, P, Hp, Pp;  // at0: where step t begins; from0: the step before it
     const S *dy, *gates;
     const C* cells;
-    C *dh, *dc, *dm, *see;
+    C *dh, *dc, *dm, *see, *flow_h, *flow_c;
     Step(const Backward& b, int64_t t)
         : m(b.m), l(b.l), in(b.in), order(b.order), rows(b.crew.rows), t(t), at0(order.row(t)),
           from0(order.before(t) >= 0 && order.before(t) < b.T ? order.row(order.before(t)) : 0), H(b.H), P(b.P), Hp(b.m.Hp), Pp(b.m.Pp),
           dy((const S*)b.gr.dy), gates((const S*)b.out.gates), cells((const C*)b.out.cells), dh(b.dh), dc(b.dc), dm(b.dm),
-          see(b.sums.see[b.crew.rank]) {}
+          see(b.sums.see[b.crew.rank]), flow_h((C*)b.gr.flow_h), flow_c((C*)b.gr.flow_c) {}
 
     // dh of h_t, its direct part left in dh (9'); what goes to h before zoneout is returned.
     LS_INLINE Vec<C> take_dh(int slot, int64_t v) const {
@@ -194,6 +194,7 @@ struct Backward {
       const int64_t at = (at0 + rows[slot]) * P + v;
       Vec<C> d = load<C>(dh + slot * Pp + v);
       if (dy) d += load<C>(dy + at, n);
+      if (flow_h) store<C>(flow_h + at, d, n);
       if constexpr (!Plain)
         if (l.zone_h) {
           const Vec<C> d1 = zoneout_back<C>(C(l.zone_h), in.zone_h ? in.zone_h + at : nullptr, n, d);
@@ -237,6 +238,12 @@ struct Backward {
         }
       return d;
     }
+    // dc1: the gradient of the cell before zoneout; later steps' one of c_t itself is still in dc.
+    LS_INLINE void show(int slot, int64_t hb, Vec<C> dc1) const {
+      if (!flow_c) return;
+      const bool zoned = !Plain && l.zone_c;
+      store<C>(flow_c + (at0 + rows[slot]) * H + hb * L, zoned ? load<C>(dc + slot * Hp + hb * L) : dc1, m.tail(hb));
+    }
     LS_INLINE void leave(int slot, int64_t hb, const Back& b, Vec<C> rest) const {
       C* to = dc + slot * Hp + hb * L;
       if constexpr (Plain) return store<C>(to, b.dc);
@@ -261,9 +268,11 @@ struct Backward {
         const auto u = step.unit(slot, hb);
         Back b;
         Vec<C> rest;
-        const Vec<C> th = tanh<C>(u.c1), dc1 = step.take_dc(slot, hb, rest);
+        const Vec<C> th = tanh<C>(u.c1), later = step.take_dc(slot, hb, rest);
         if (!Plain && l.projection) keep_m(hb, done + slot, u.q[Rows<K>::o] * th);
-        u.carousel_back(dc1 + u.expose_back(step.take_dm(slot, hb), th, b), b);
+        const Vec<C> dm = u.expose_back(step.take_dm(slot, hb), th, b), dc1 = u.seen_back(later + dm, b);
+        step.show(slot, hb, dc1);
+        u.carousel_back(dc1, b);
         step.leave(slot, hb, b, rest);
         const int64_t pitch = m.pitch_of(hb);
         for (int g = 0; g < G; g++) store<C>(to + (hb * rows_of_panel + done + slot) * GV + g * pitch, b.da[g], int(pitch));
@@ -309,9 +318,12 @@ struct Backward {
         const auto u = step.unit(int(slot), hb);
         Back b;
         Vec<C> rest;
-        const Vec<C> n = (u.c1 - stats[2]) * stats[3], dc1 = step.take_dc(int(slot), hb, rest);
+        const Vec<C> n = (u.c1 - stats[2]) * stats[3], later = step.take_dc(int(slot), hb, rest);
         b.da[o] = load<C>(d_o + slot * m.Hp + hb * L);
-        u.carousel_back(dc1 + tail<C>(stats[3] * (load<C>(du + slot * m.Hp + hb * L) - (half[0] + n * half[1])), m.tail(hb)), b);
+        const Vec<C> dn = stats[3] * (load<C>(du + slot * m.Hp + hb * L) - (half[0] + n * half[1]));
+        const Vec<C> dc1 = u.seen_back(later + tail<C>(dn, m.tail(hb)), b);
+        step.show(int(slot), hb, dc1);
+        u.carousel_back(dc1, b);
         step.leave(int(slot), hb, b, rest);
         const int64_t pitch = m.pitch_of(hb);
         for (int g = 0; g < G; g++) store<C>(row + hb * GV + g * pitch, b.da[g], int(pitch));

@@ -53,10 +53,11 @@ Output output_of(const nb::tuple& t) {
 }
 Grads grads_of(const nb::tuple& t) {
   Reader r(t);
-  r.done(15);
+  r.done(17);
   Grads g;
   r(g.dy), r(g.dhn), r(g.dcn), r(g.dx), r(g.dh0), r(g.dc0);
   r(g.weight_ih), r(g.weight_hh), r(g.bias_ih), r(g.bias_hh), r(g.weight_hr), r(g.weight_ch), r(g.gain_ih), r(g.gain_hh), r(g.gain_c);
+  r(g.flow_h), r(g.flow_c);
   return g;
 }
 
@@ -82,12 +83,12 @@ NB_MODULE(_native, m) {
       .def(nb::init<size_t, double>())
       .def("data_ptr", [](const Scratch& s) { return (uintptr_t)s.data(); });
   m.def("poison", &Scratch::poison);
-  m.def("forward", [](const Layer& l, const nb::tuple& params, const nb::tuple& input, const nb::tuple& output, int threads) {
+  m.def("forward", [](const Layer& l, const nb::tuple& params, const nb::tuple& input, const nb::tuple& output, bool train, int threads) {
     const Params p = params_of(params);
     const Input in = input_of(input);
     const Output out = output_of(output);
     const nb::gil_scoped_release release;
-    forward(l, p, in, out, threads);
+    forward(l, p, in, out, train, threads);
   });
   m.def("backward", [](const Layer& l, const nb::tuple& params, const nb::tuple& input, const nb::tuple& output, const nb::tuple& grads,
                        int threads) {

@@ -61,8 +61,8 @@ struct Unit {
     b.da[R::o] = dm * th * q[R::o] * (C(1) - q[R::o]);  // (7') (6')
     return dm * q[R::o] * (C(1) - th * th);
   }
-  LS_INLINE void carousel_back(Vec<C> dc1, Back& b) const {
-    if (see) dc1 = dc1 + b.da[R::o] * w(R::see_o);
+  LS_INLINE Vec<C> seen_back(Vec<C> dc1, const Back& b) const { return see ? dc1 + b.da[R::o] * w(R::see_o) : dc1; }
+  LS_INLINE void carousel_back(Vec<C> dc1, Back& b) const {  // dc1: all of it, what the output gate saw included
     if (clipped) {
       const Vec<C> c = bare();  // on the bound itself only an exact c_t passes: a tape of bfloat16 gates cannot tell the rest
       dc1 = pick<C>(((c1 < clip) & (c1 > -clip)) | (c == clip) | (c == -clip), dc1, Vec<C>{});

@@ -52,6 +52,7 @@ struct Grads {
   void *dx;                         // [T, B, I] contiguous, or null if not wanted
   void *dh0, *dc0;                  // [B, P], [B, H]
   void *weight_ih, *weight_hh, *bias_ih, *bias_hh, *weight_hr, *weight_ch, *gain_ih, *gain_hh, *gain_c;  // float for bf16, or null
+  void *flow_h, *flow_c;            // the whole gradient of h_t [T, B, P] and of c_t [T, B, H] after (9), float for bf16, or both null
 };
 
 // The part of a batch that a crew of threads runs on its own: `n` sequences, longest first.

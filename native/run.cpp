@@ -144,11 +144,11 @@ struct Pieces {  // one piece of scratch per crew
 
 }  // namespace
 
-void forward(const Layer& l, const Params& p, const Input& in, const Output& out, int threads) {
+void forward(const Layer& l, const Params& p, const Input& in, const Output& out, bool train, int threads) {
   const Isa& a = isa();
   const Plan plan(l, in, threads);
   std::shared_ptr<const Scratch> packed;
-  if (const int n = plan.threads(); !out.gates) {  // inference: the same weights again and again
+  if (const int n = plan.threads(); !train) {  // inference: the same weights again and again
     packed = packed_weights(l, p, n);
   } else {
     packed = std::make_shared<Scratch>(a.packed_bytes(l, Pass::forward));

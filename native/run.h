@@ -5,7 +5,8 @@
 
 namespace longshort {
 
-void forward(const Layer&, const Params&, const Input&, const Output&, int threads);
+// train: the weights change from call to call, so their packing is not kept for the next one.
+void forward(const Layer&, const Params&, const Input&, const Output&, bool train, int threads);
 void backward(const Layer&, const Params&, const Input&, const Output&, const Grads&, int threads);
 
 // A stack of layers, each reading the one below, run one step at a time: weights are packed once, and a step allocates nothing.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,41 @@ from torch.nn.utils.rnn import PackedSequence
 from longshort import engine as engines
 from longshort.cell import Cell, State
 from longshort.dilation import Dilation
-from longshort.engine import Call, Tape
+from longshort.engine import Call, Flow, Tape
 from longshort.stream import Stream
 
 INITS = ("torch", "forget_bias", "chrono:T_MAX", "orthogonal")
+
+
+class Seen(NamedTuple):
+    """One run of one layer and direction, as an `Observer` gets it: y, tape and flow as the engine has them, which `place` brings
+    to [T, B, *] (unfolded, padded, in the order of the input). Time is that of the input, whichever way the layer ran.
+
+    name: 'l0', 'l0_reverse', 'l1', ...
+    dilation: d of the layer.
+    y: output, detached.
+    tape: gates and cells.
+    flow: filled in by backward; None if it was not asked for.
+    place: takes one of their tensors.
+    lengths: steps per sequence, int64, [B], in the order of the input; None means T.
+    """
+
+    name: str
+    dilation: int
+    y: Tensor
+    tape: Tape
+    flow: Flow | None
+    place: Callable[[Tensor], Tensor]
+    lengths: Tensor | None
+
+
+class Observer(Protocol):
+    """Who looks on while an LSTM runs: set as its attribute `observer`."""
+
+    flow: bool  # whether backward shall leave the gradient of every step
+
+    def see(self, seen: Seen) -> None:
+        """One run of one layer and direction, right after it."""
 
 
 class LSTM(nn.Module):
@@ -51,6 +82,8 @@ class LSTM(nn.Module):
     Raises:
         ValueError: an argument is out of range, or two contradict each other.
     """
+
+    observer: Observer | None = None
 
     def __init__(
         self,
@@ -250,10 +283,10 @@ class LSTM(nn.Module):
             hx = (hx[0].index_select(1, order), hx[1].index_select(1, order))
         whole = not tape and self.tape == "keep" and max(self.dilation) == 1
         if whole and engines.takes_packed(self.cell, Call(self._autocast(data), sizes=sizes), self.engine):
-            y, (h, c), tapes = self._run(data, hx, None, None, False, sizes)
+            y, (h, c), tapes = self._run(data, hx, None, None, False, sizes, back)
         else:
             x, ends = torch._VF._pad_packed_sequence(data, sizes, False, 0.0, len(sizes))
-            y, (h, c), tapes = self._run(x, hx, ends.to(data.device), None, tape)
+            y, (h, c), tapes = self._run(x, hx, ends.to(data.device), None, tape, back=back)
             y, _ = torch._VF._pack_padded_sequence(y, ends, False)
         if back is not None:
             h, c = h.index_select(1, back), c.index_select(1, back)
@@ -263,8 +296,12 @@ class LSTM(nn.Module):
 
     def _run(
         self, x: Tensor, hx: tuple[Tensor, Tensor] | None, lengths: Tensor | None, resets: Tensor | None, tape: bool,
-        sizes: Tensor | None = None,
+        sizes: Tensor | None = None, back: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor], list[Tape]]:  # fmt: skip
+        """back: of a packed batch, where each sequence of the input has been sorted to."""
+        if self.observer is not None and _transformed():
+            raise ValueError("an LSTM that is observed (probe.record) runs eagerly: neither torch.compile nor torch.func can "
+                             "show its steps. Record the model as it was before it was compiled or transformed.")  # fmt: skip
         packed, D = Call(x, sizes=sizes), 1 + self.bidirectional
         T, B = packed.T, packed.B
         if resets is not None and (resets.dtype != torch.bool or list(resets.shape) != [T, B]):
@@ -288,7 +325,7 @@ class LSTM(nn.Module):
             ys = []
             for end in ("", "_reverse")[:D]:
                 state = None if hx is None else State(hx[0][row : row + d], hx[1][row : row + d])
-                y, (h, c), record = self._run_one(x, f"_l{k}{end}", d, state, lengths, resets, tape, sizes)
+                y, (h, c), record = self._run_one(x, f"_l{k}{end}", d, state, lengths, resets, tape, sizes, back)
                 ys.append(y)
                 hs.append(h)
                 cs.append(c)
@@ -301,7 +338,7 @@ class LSTM(nn.Module):
 
     def _run_one(
         self, x: Tensor, suffix: str, d: int, state: State | None, lengths: Tensor | None, resets: Tensor | None, tape: bool,
-        sizes: Tensor | None,
+        sizes: Tensor | None, back: Tensor | None,
     ) -> tuple[Tensor, State, Tape | None]:  # fmt: skip
         """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
         packed, reverse = Call(x, sizes=sizes), suffix.endswith("_reverse")
@@ -334,8 +371,20 @@ class LSTM(nn.Module):
             masks = self.cell.draw(now.T, now.B, self.hidden_size, like=x, rows=None if sizes is None else len(x))
         if masks is not None and masks.drop_h is not None and d > 1:
             masks = masks._replace(drop_h=masks.drop_h[:B].repeat(d, 1))  # one mask per sequence, whatever its phase
-        call = Call(x, lengths_d, resets, masks, reverse, tape, sizes)
+        flow = Flow() if self.observer is not None and self.observer.flow and torch.is_grad_enabled() else None
+        call = Call(x, lengths_d, resets, masks, reverse, tape or self.observer is not None, sizes, flow)
         y, state, record = engines.run(self.cell, params, call, state, self.engine, self.tape)
+        if self.observer is not None and record is not None:
+
+            def place(v: Tensor) -> Tensor:
+                v = v if d == 1 else fold.unfold(v)
+                v = v if sizes is None else _padded(v, sizes)
+                return v if back is None else v.index_select(1, back)
+
+            ends = lengths if sizes is None else (torch.arange(B) < sizes[:, None]).sum(0)
+            ends = ends if back is None or ends is None else ends.index_select(0, back)
+            self.observer.see(Seen(suffix[1:], d, y.detach(), record, flow, place, ends))
+        record = record if tape else None
         if d == 1:
             return y, State(state.h[None], state.c[None]), record
         record = record and Tape(self.cell, fold.unfold(record.gates), fold.unfold(record.cells))
@@ -350,6 +399,16 @@ def _autocast_dtype(kind: str) -> torch.dtype | None:
     """The dtype of autocast on this kind of device, None where it is off."""
     on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if on else None
+
+
+def _transformed() -> bool:
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _padded(v: Tensor, sizes: Tensor) -> Tensor:
+    """A packed batch [rows, *] as [T, B, *], zero where a sequence has ended."""
+    there = (torch.arange(int(sizes[0])) < sizes[:, None]).to(v.device)
+    return v.new_zeros(*there.shape, *v.shape[1:]).masked_scatter(there.view(*there.shape, *[1] * (v.dim() - 1)), v)
 
 
 def _per_layer(dilation: int | Sequence[int], layers: int) -> tuple[int, ...]:

@@ -19,7 +19,8 @@ class Stream:
     """B independent streams through all layers of an LSTM, in evaluation mode and without gradients.
 
     It holds the weights as they are now (packed, where the CPU engine runs it: then a step allocates nothing) and the state.
-    Made by `LSTM.stream(batch)`.
+    Made by `LSTM.stream(batch)`. One that is made inside `probe.record` is recorded, step by step and slower; one that was made
+    before it is not.
 
     Args:
         lstm: a unidirectional LSTM.
@@ -43,6 +44,8 @@ class Stream:
         why = cpu.refuse(lstm.cell, Call(weight.detach()[None]))
         if max(lstm.dilation) > 1:
             why = "it keeps one state per layer, and a dilated layer has several."
+        if lstm.observer is not None:
+            why = "the LSTM is being recorded, and packed weights show no gates."
         if weights == "int8":
             why = why or cpu.refuse_bytes(lstm.cell, weight.dtype)
             if why is not None or lstm.engine not in ("auto", "cpu"):
@@ -56,7 +59,7 @@ class Stream:
             self._native = cpu.Stream(lstm.cell, [lstm.layer_params(f"_l{k}") for k in range(lstm.num_layers)], batch, weights)
             self.step = self._native.step  # type: ignore[method-assign]  # one Python frame less
             return
-        self._lstm = copy.deepcopy(lstm).eval()
+        self._lstm = copy.deepcopy(lstm, {id(lstm.observer): lstm.observer}).eval()  # whoever looks on is not copied
         self._lstm.batch_first = False
         S, arithmetic = sum(lstm.dilation), torch.float32 if weight.dtype in (torch.bfloat16, torch.float16) else weight.dtype
         self._h = weight.new_zeros(S, batch, lstm.proj_size or lstm.hidden_size).detach()

@@ -44,7 +44,7 @@ struct Case {
   std::vector<double> p[9], x, h0, c0;
   std::vector<int64_t> lengths, sizes;
   std::vector<uint8_t> resets, drop_h, drop_g, zone_h, zone_c;
-  std::vector<double> y, hn, cn, gates, cells, norm_ih, norm_hh, stats, wy, wh, wc, dx, dh0, dc0, dp[9];
+  std::vector<double> y, hn, cn, gates, cells, norm_ih, norm_hh, stats, wy, wh, wc, dx, dh0, dc0, flow_h, flow_c, dp[9];
 
   Case(const Layer& layer, int64_t T, int64_t B, bool ragged, bool packed, bool masks, bool reverse, int threads)
       : l(layer), T(T), B(B), N(T * B), masks(masks), reverse(reverse), threads(threads) {
@@ -65,7 +65,7 @@ struct Case {
     const int64_t wide = isa().width(l);
     if (l.layer_norm) norm_ih.resize(N * wide), norm_hh.resize(N * wide), stats.resize(N * 4);
     wy = normal(y.size()), wh = normal(hn.size()), wc = normal(cn.size());
-    dx.resize(x.size()), dh0.resize(h0.size()), dc0.resize(c0.size());
+    dx.resize(x.size()), dh0.resize(h0.size()), dc0.resize(c0.size()), flow_h.resize(y.size()), flow_c.resize(cells.size());
   }
   template <class V>
   static auto* at(V& v) { return v.empty() ? nullptr : v.data(); }
@@ -77,7 +77,7 @@ struct Case {
     return {y.data(), hn.data(), cn.data(), gates.data(), cells.data(), at(norm_ih), at(norm_hh), at(stats)};
   }
   double loss() {
-    longshort::forward(l, params(), input(), output(), threads);
+    longshort::forward(l, params(), input(), output(), true, threads);
     double sum = 0;
     for (size_t i = 0; i < y.size(); i++) sum += y[i] * wy[i];
     for (size_t i = 0; i < hn.size(); i++) sum += hn[i] * wh[i];
@@ -87,7 +87,7 @@ struct Case {
   void gradients() {
     loss();
     const Grads g{wy.data(), wh.data(), wc.data(), dx.data(), dh0.data(), dc0.data(), at(dp[0]), at(dp[1]), at(dp[2]),
-                  at(dp[3]), at(dp[4]), at(dp[5]), at(dp[6]), at(dp[7]), at(dp[8])};
+                  at(dp[3]), at(dp[4]), at(dp[5]), at(dp[6]), at(dp[7]), at(dp[8]), flow_h.data(), flow_c.data()};
     longshort::backward(l, params(), input(), output(), g, threads);
   }
   // Along one random direction of all inputs at once: the difference quotient against the gradients.
@@ -192,7 +192,7 @@ void formats(int64_t T, int64_t B, int64_t I, int64_t H, Gates gates, bool norm)
     const C *ch = norm ? v[3].data() : nullptr, *gain = norm ? v[4].data() : nullptr;
     const Params p{v[0].data(), v[1].data(), v[2].data(), v[2].data(), nullptr, ch, gain, gain, gain};
     const Input in{T, B, nullptr, v[5].data(), B * I, I, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, false, zero.data(), zero.data()};
-    longshort::forward(l, p, in, {y.data(), hn.data(), cn.data(), nullptr, nullptr, nullptr, nullptr, nullptr}, 2);
+    longshort::forward(l, p, in, {y.data(), hn.data(), cn.data(), nullptr, nullptr, nullptr, nullptr, nullptr}, false, 2);
     return std::vector<double>(y.begin(), y.end());
   };
   const auto exact = run(Type::f64, double());

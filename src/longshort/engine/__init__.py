@@ -17,9 +17,9 @@ from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
 from longshort.engine import recompute
-from longshort.engine.contract import Call, Tape
+from longshort.engine.contract import Call, Flow, Tape
 
-__all__ = ["ENGINES", "Call", "Cell", "Masks", "State", "Tape", "choose", "explain", "run"]
+__all__ = ["ENGINES", "Call", "Cell", "Flow", "Masks", "State", "Tape", "choose", "explain", "run"]
 
 ENGINES = ("cpu", "vendor", "reference")  # the order in which `auto` asks
 

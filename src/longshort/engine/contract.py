@@ -3,13 +3,51 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longshort.cell import Cell, Masks
+from longshort.cell import Cell, Masks, State
+
+
+class Flow:
+    """The gradient of the loss at every step, which backward fills in: dLoss/dh_t and dLoss/dc_t in full, through the output of
+    step t and through all that comes later.
+
+    h_t and c_t are the state that step t hands on, after (9); h_t is also its output. Where zoneout acts on c, the output of step
+    t is made of the cell before (9), so that dLoss/dc_t is then what comes back from later steps alone. Zero beyond a sequence's
+    length. Several backward passes through the same run add up, as they do in `Tensor.grad`.
+
+    dh: [T, B, P], in the dtype of the state or of x; None as long as no gradient has come.
+    dc: [T, B, H], likewise.
+    """
+
+    def __init__(self) -> None:
+        self.dh: Tensor | None = None
+        self.dc: Tensor | None = None
+
+    def add(self, dh: Tensor | None, dc: Tensor | None) -> None:
+        """What a whole run's backward found."""
+        self.dh = dh if self.dh is None else self.dh if dh is None else self.dh + dh
+        self.dc = dc if self.dc is None else self.dc if dc is None else self.dc + dc
+
+    def hook(self, state: State, t: int, steps: int, sizes: Tensor | None = None) -> None:
+        """Have autograd fill in step t of `steps`, packed if there are sizes; what no gradient reaches stays zero."""
+
+        def fill(name: str, grad: Tensor) -> None:
+            if getattr(self, name) is None:
+                rows = (steps, len(grad)) if sizes is None else (int(sizes.sum()),)
+                setattr(self, name, grad.new_zeros(*rows, grad.shape[1]))
+            to = getattr(self, name)
+            to = to[t] if sizes is None else to.split(sizes.tolist())[t]
+            to += grad[: len(to)].detach()
+
+        for name, v in (("dh", state.h), ("dc", state.c)):
+            if v.requires_grad:
+                v.register_hook(partial(fill, name))
 
 
 class Call(NamedTuple):
@@ -22,6 +60,7 @@ class Call(NamedTuple):
     masks: random bits of a training pass; None in evaluation.
     reverse: run from the last step of each sequence to its first.
     tape: return the Tape.
+    flow: where backward leaves the gradient of every step, or None.
     sizes: of a packed batch (torch's PackedSequence): sequences alive at each step, int64, [T], on the CPU, never rising. Then
         [T, B, *] everywhere stands for [sum of sizes, *], step after step, the longest sequence first; there are neither
         lengths nor resets.
@@ -34,6 +73,7 @@ class Call(NamedTuple):
     reverse: bool = False
     tape: bool = False
     sizes: Tensor | None = None
+    flow: Flow | None = None
 
     @property
     def T(self) -> int:  # noqa: N802

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
-from longshort.engine.contract import Call, Tape
+from longshort.engine.contract import Call, Flow, Tape
 
 native: Any = None
 MISSING = ""
@@ -67,7 +67,7 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         y, h, c, gates, cells, *_ = torch.ops.longshort.lstm(*job, encode(cell), call.tape or train)
     elif train:
-        y, h, c, gates, cells = Function.apply(cell, call.tape, *job)
+        y, h, c, gates, cells = Function.apply(cell, call.tape, call.flow, *job)
     else:
         y, h, c, gates, cells, *_ = run_forward(cell, job, call.tape, False)
     return y, State(h, c), Tape(cell, gates.detach(), cells.detach()) if call.tape else None
@@ -161,11 +161,12 @@ def run_forward(cell: Cell, job: Job, tape: bool, train: bool) -> list[Any]:
     if train and cell.layer_norm:
         width = native.width(layer)
         outs[5:] = new(*steps, width, dtype=kind), new(*steps, width, dtype=kind), new(*steps, 4, dtype=state)
-    native.forward(layer, *_read(job), _addresses(*outs), torch.get_num_threads())
+    native.forward(layer, *_read(job), _addresses(*outs), train, torch.get_num_threads())
     return outs
 
 
-def run_backward(cell: Cell, job: Job, outs: Sequence[Any], grads: Sequence[Maybe], want_dx: bool) -> list[Maybe]:
+def run_backward(cell: Cell, job: Job, outs: Sequence[Any], grads: Sequence[Maybe], want_dx: bool,
+                 flow: Flow | None = None) -> list[Maybe]:  # fmt: skip
     """The gradients of x (None unless wanted), h, c and the params, from those of y, h and c and from what forward kept."""
     kind, state = job.x.dtype, job.c.dtype
     job, layer = job.dense(), job.layer(cell)
@@ -173,8 +174,12 @@ def run_backward(cell: Cell, job: Job, outs: Sequence[Any], grads: Sequence[Mayb
     dx = _empty(*job.x.shape, dtype=kind) if want_dx else None
     dh, dc = _empty(*job.h.shape, dtype=kind), _empty(*job.c.shape, dtype=state)
     dp = [None if v is None else _empty(*v.shape, dtype=state) for v in job.params]
-    addresses = _addresses(*given, dx, dh, dc, *dp)
+    steps, P = job.x.shape[:-1], job.h.shape[1]
+    shown = () if flow is None else (torch.zeros(*steps, P, dtype=state), torch.zeros(*steps, job.c.shape[1], dtype=state))
+    addresses = _addresses(*given, dx, dh, dc, *dp, *(shown or (None, None)))
     native.backward(layer, *_read(job), _addresses(*outs), addresses, torch.get_num_threads())
+    if flow is not None:
+        flow.add(*shown)
     return [dx, dh, dc, *(None if v is None else v.to(kind) for v in dp)]
 
 
@@ -182,12 +187,12 @@ class Function(torch.autograd.Function):
     """The eager boundary of autograd: tens of microseconds cheaper per call than a registered operator."""
 
     @staticmethod
-    def forward(ctx: Any, cell: Cell, tape: bool, *inputs: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, cell: Cell, tape: bool, flow: Flow | None, *inputs: Any) -> tuple[Tensor, ...]:
         """y, h, c, gates, cells."""
         ctx.set_materialize_grads(False)
         job = Job(*inputs)
         outs = run_forward(cell, job, tape, True)
-        ctx.cell, ctx.reverse, ctx.kept = cell, job.reverse, outs[3:]
+        ctx.cell, ctx.flow, ctx.reverse, ctx.kept = cell, flow, job.reverse, outs[3:]
         ctx.save_for_backward(*job[:19], outs[0])
         shown = outs[3:5] if tape else [job.x.new_empty(0), job.x.new_empty(0)]
         ctx.mark_non_differentiable(*shown)
@@ -199,17 +204,18 @@ class Function(torch.autograd.Function):
         *inputs, y = ctx.saved_tensors
         job = Job(*inputs, ctx.reverse)  # type: ignore[call-arg]
         if torch.is_grad_enabled() or not all(g is None or torch._C._has_storage(g) for g in grads):
-            got = _through_reference(ctx.cell, job, grads[:3], ctx.needs_input_grad[2:14])
+            got = _through_reference(ctx.cell, job, grads[:3], ctx.needs_input_grad[3:15], ctx.flow)
         else:
-            got = run_backward(ctx.cell, job, [y, None, None, *ctx.kept], grads[:3], ctx.needs_input_grad[2])
-        return (None, None, *got, *[None] * 8)
+            got = run_backward(ctx.cell, job, [y, None, None, *ctx.kept], grads[:3], ctx.needs_input_grad[3], ctx.flow)
+        return (None, None, None, *got, *[None] * 8)
 
 
-def _through_reference(cell: Cell, job: Job, grads: Sequence[Maybe], needed: Sequence[bool]) -> list[Maybe]:
+def _through_reference(cell: Cell, job: Job, grads: Sequence[Maybe], needed: Sequence[bool],
+                       flow: Flow | None) -> list[Maybe]:  # fmt: skip
     from longshort.engine import reference
 
     call = Call(job.x, job.lengths, job.resets, Masks(job.drop_h, job.drop_g, job.zone_h, job.zone_c), job.reverse,
-                False, job.sizes)  # fmt: skip
+                False, job.sizes, flow)  # fmt: skip
     params = {k: v for k, v in zip(NAMES, job.params, strict=True) if v is not None}
     with torch.enable_grad():
         y, state, _ = reference.forward(cell, params, call, State(job.h, job.c))

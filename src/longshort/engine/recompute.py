@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
-from longshort.engine.contract import Call, Tape
+from longshort.engine.contract import Call, Flow, Tape
 
 Run = Callable[[Cell, Params, Call, State], tuple[Tensor, State, Tape | None]]
 
@@ -29,27 +29,31 @@ def run(engine: Run, cell: Cell, params: Params, call: Call, state: State) -> tu
     if call.sizes is not None:
         raise ValueError("tape='recompute' cuts padded batches: give it as [T, B, I].")
     leaves = (call.x, *state, *params.values())
-    unneeded = call.tape or not torch.is_grad_enabled() or not any(v.requires_grad for v in leaves)
+    unneeded = not torch.is_grad_enabled() or not any(v.requires_grad for v in leaves)
     if unneeded or call.x.shape[0] == 0:
         return engine(cell, params, call, state)
-    y, h, c = Recompute.apply(engine, cell, call._replace(x=call.x[:0]), list(params), call.x, *state, *params.values())
-    return y, State(h, c), None
+    tapes: list[Tape] = []
+    y, h, c = Recompute.apply(engine, cell, call._replace(x=call.x[:0]), list(params), tapes, call.x, *state, *params.values())
+    tapes = tapes[::-1] if call.reverse else tapes
+    joined = Tape(cell, torch.cat([v.gates for v in tapes]), torch.cat([v.cells for v in tapes])) if call.tape else None
+    return y, State(h, c), joined
 
 
 class Recompute(torch.autograd.Function):
     """One run, whose backward runs its parts again, from the last to the first."""
 
     @staticmethod
-    def forward(ctx: Any, engine: Run, cell: Cell, call: Call, names: list[str], x: Tensor, h: Tensor, c: Tensor,
-                *params: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """y, h, c."""
+    def forward(ctx: Any, engine: Run, cell: Cell, call: Call, names: list[str], tapes: list[Tape], x: Tensor, h: Tensor,
+                c: Tensor, *params: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """y, h, c; the Tape of each part goes to `tapes` where the call wants it."""
         ctx.set_materialize_grads(False)
-        ctx.engine, ctx.cell, ctx.call, ctx.names = engine, cell, call, names
+        ctx.engine, ctx.cell, ctx.call, ctx.names = engine, cell, call._replace(tape=False), names
         named, state, ys, kept = dict(zip(names, params, strict=True)), State(h, c), [], []
         for part in _parts(call, x):
             kept += [*state]
-            y, state, _ = engine(cell, named, part, state)
+            y, state, tape = engine(cell, named, part, state)
             ys.append(y)
+            tapes += [tape] if tape else []
         ctx.save_for_backward(x, *kept, *params)
         return torch.cat(ys[::-1] if call.reverse else ys), state.h, state.c
 
@@ -65,21 +69,35 @@ class Recompute(torch.autograd.Function):
 
         if torch.is_grad_enabled():
             outs, inputs = again(ctx.call._replace(x=x), State(*kept[:2]), params), (x, *kept[:2], *params)
-            return (None,) * 4 + _grads(outs, (dy, dh, dc), inputs, create_graph=True)
+            return (None,) * 5 + _grads(outs, (dy, dh, dc), inputs, create_graph=True)
         parts, spans = _parts(ctx.call, x), _spans(ctx.call.reverse, x.shape[0])
         dx, sums = torch.zeros_like(x), [torch.zeros_like(v) for v in params]
+        flow, flows = ctx.call.flow, [Flow() for _ in parts]
         for k in reversed(range(len(parts))):
             a, b = spans[k]
             leaves = [v.detach().requires_grad_() for v in (parts[k].x, *kept[2 * k : 2 * k + 2], *params)]
             with torch.enable_grad():
-                outs = again(parts[k]._replace(x=leaves[0]), State(*leaves[1:3]), leaves[3:])
+                part = parts[k]._replace(x=leaves[0], flow=flow and flows[k])
+                outs = again(part, State(*leaves[1:3]), leaves[3:])
             part_dx, dh, dc, *got = _grads(outs, (None if dy is None else dy[a:b], dh, dc), leaves)
             if part_dx is not None:
                 dx[a:b] = part_dx
             for total, g in zip(sums, got, strict=True):
                 if g is not None:
                     total += g
-        return (None,) * 4 + (dx, dh, dc, *sums)
+        if flow is not None:
+            flow.add(*(_joined(flows, name, spans) for name in ("dh", "dc")))
+        return (None,) * 5 + (dx, dh, dc, *sums)
+
+
+def _joined(flows: list[Flow], name: str, spans: list[tuple[int, int]]) -> Tensor | None:
+    """One gradient of all parts, in the order of the input; a part that no gradient reached has zeros."""
+    some = next((v for f in flows if (v := getattr(f, name)) is not None), None)
+    if some is None:
+        return None
+    made = [some.new_zeros(b - a, *some.shape[1:]) if (v := getattr(f, name)) is None else v
+            for f, (a, b) in zip(flows, spans, strict=True)]  # fmt: skip
+    return torch.cat(made if spans[0][0] == 0 else made[::-1])
 
 
 def _grads(

@@ -16,9 +16,9 @@ def refuse(cell: Cell, call: Call) -> str | None:
 
 def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tensor, State, Tape | None]:
     """Lines (1) to (9) for each step in turn; see `engine.run` for shapes."""
-    if call.sizes is not None:
+    x, T, B = call.x, call.T, call.B
+    if call.sizes is not None and x.dim() == 2:  # once padded, only the flow still asks for the sizes
         return _padded(cell, params, call, call.sizes, state)
-    x, (T, B, _) = call.x, call.x.shape
     alive = None
     if call.lengths is not None:
         alive = (torch.arange(T, device=x.device)[:, None] < call.lengths)[..., None]  # [T, B, 1]
@@ -28,6 +28,8 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
     for t in reversed(range(T)) if call.reverse else range(T):
         s = state if call.resets is None else State(*(torch.where(call.resets[t, :, None], 0, v) for v in state))
         new, gates = step(cell, params, x[t], s, call.masks and call.masks.at(t))
+        if call.flow is not None:
+            call.flow.hook(new, t, T, call.sizes)
         kept = new if alive is None else State(*(torch.where(alive[t], v, 0) for v in new))
         state = new if alive is None else State(*(torch.where(alive[t], v, v0) for v, v0 in zip(new, state, strict=True)))
         ys.append(kept.h)
@@ -52,6 +54,6 @@ def _padded(cell: Cell, params: Params, call: Call, sizes: Tensor, state: State)
         return v.new_zeros(*alive.shape, v.shape[-1]).index_put(at, v)
 
     masks = call.masks and Masks(call.masks.drop_h, *(None if m is None else pad(m) for m in call.masks[1:]))
-    padded = Call(pad(call.x), alive.sum(0).to(call.x.device), None, masks, call.reverse, call.tape)
+    padded = call._replace(x=pad(call.x), lengths=alive.sum(0).to(call.x.device), masks=masks)
     y, state, tape = forward(cell, params, padded, state)
     return y[at], state, tape and Tape(cell, tape.gates[at], tape.cells[at])

@@ -18,7 +18,7 @@ def refuse(cell: Cell, call: Call) -> str | None:
         return f"torch's fused LSTM has the plain or projected cell only, not {cell}."
     if call.resets is not None:
         return "torch's fused LSTM cannot reset the state within a sequence."
-    if call.tape:
+    if call.tape or call.flow is not None:
         return "torch's fused LSTM returns neither gates nor cell states."
     if call.sizes is not None:
         return "torch's fused LSTM is given padded batches."
