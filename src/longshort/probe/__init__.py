@@ -2,6 +2,39 @@
 
 from __future__ import annotations
 
+from longshort.probe.diagnose import Change, Finding, compare, diagnose
+from longshort.probe.measures import (
+    Occlusion,
+    Saturation,
+    at_step,
+    by_lag,
+    dead,
+    horizon,
+    occlusion,
+    saturation,
+    stuck,
+    summary,
+    time_constants,
+)
 from longshort.probe.record import Recording, Trace, record
 
-__all__ = ["Recording", "Trace", "record"]
+__all__ = [
+    "Change",
+    "Finding",
+    "Occlusion",
+    "Recording",
+    "Saturation",
+    "Trace",
+    "at_step",
+    "by_lag",
+    "compare",
+    "dead",
+    "diagnose",
+    "horizon",
+    "occlusion",
+    "record",
+    "saturation",
+    "stuck",
+    "summary",
+    "time_constants",
+]

@@ -116,7 +116,9 @@ class Traces(dict[str, "Trace"]):
 
     def __missing__(self, name: str) -> Trace:
         here = ", ".join(p or "the model itself" for p in self.paths)
-        has = f"there are {', '.join(self)}" if self else f"none of the LSTMs ({here}) has run. A Stream is recorded only if it is made while recording"  # fmt: skip  # noqa: E501
+        has = f"there are {', '.join(self)}"
+        if not self:
+            has = f"none of the LSTMs ({here}) has run. A Stream is recorded only if it is made while recording"
         raise KeyError(f"no trace {name!r}: {has}.")
 
 
@@ -256,7 +258,9 @@ class Trace:
 
     @property
     def dh(self) -> Tensor:
-        """Norm over the units (all of them) of dLoss/dh_t, [T, B] float32: through the output of step t and all that follows it."""
+        """Norm over the units (all of them) of dLoss/dh_t, [T, B] float32: through the output of step t and all that follows
+        it.
+        """
         return self._norm("dh")
 
     @property
@@ -290,17 +294,18 @@ class Trace:
 
     def _kept(self, k: str, asked: str = "") -> Tensor:
         if (asked or k) not in self.wish.keep:
-            raise ValueError(f"{self.name}: {asked or k!r} was not kept. Record it: record(model, keep={self.wish.keep + (asked or k)!r}).")
+            more = self.wish.keep + (asked or k)
+            raise ValueError(f"{self.name}: {asked or k!r} was not kept. Record it: record(model, keep={more!r}).")
         return self._cat(k, lambda part: part.kept[k].float().cpu())
 
     def _norm(self, which: str) -> Tensor:
         found = [part.norm(which) for part in self._parts]
         if all(v is None for v in found):
             if not any(part.flow for part in self._parts):
-                raise ValueError(f"{self.name}: there are no gradients, because it ran without them. Record with gradients=True and "
-                                 "outside torch.no_grad().")  # fmt: skip
-            raise ValueError(f"{self.name}: no gradient has come by. Call loss.backward(), with a loss that depends on this layer, "
-                             "and let its parameters or its input require grad.")  # fmt: skip
+                raise ValueError(f"{self.name}: there are no gradients, because it ran without them. Record with gradients=True "
+                                 "and outside torch.no_grad().")  # fmt: skip
+            raise ValueError(f"{self.name}: no gradient has come by. Call loss.backward(), with a loss that depends on this "
+                             "layer, and let its parameters or its input require grad.")  # fmt: skip
         return torch.cat([torch.zeros(part.mask.shape) if v is None else v for v, part in zip(found, self._parts, strict=True)])
 
     def _cat(self, k: str, of: Callable[[_Part], Tensor]) -> Tensor:
@@ -308,5 +313,3 @@ class Trace:
             parts = [of(part) for part in self._parts]
             self._made[k] = parts[0] if len(parts) == 1 else torch.cat(parts)
         return self._made[k]
-
-
