@@ -30,6 +30,8 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from longshort.artefact import FORMAT, ArtefactError, mismatches, prepare, unpack, versions, write
+from longshort.probe.record import record
+from longshort.probe.watch import Journal, Watch, look
 from longshort.progress import Display
 from longshort.task import Task, move
 
@@ -165,6 +167,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     log: Path | str | None = None,
+    watch: Watch | None = None,
 ) -> Result:
     """Train a task to its best weights.
 
@@ -182,16 +185,18 @@ def train(
         checkpoint: file of the resume state (see `resume_path`); None never saves.
         resume: go on from the checkpoint; if the file does not exist yet, the run starts at its beginning.
         progress: show loss, score and time left on standard error; False prints nothing.
-        log: file that gets one JSON line per score.
+        log: file that gets one JSON line per score, and one per look at the gates.
+        watch: looks at gates and gradient flow, and TensorBoard's files; see `probe.Watch`. None has neither.
 
     Returns:
         The best weights and how they came about.
 
     Raises:
         ValueError: the checkpoint belongs to another run (all that differs is named) or is damaged (ArtefactError), the
-            device is unknown, or the task has no training data.
+            device is unknown, the task has no training data, or the watch nothing to look at.
         FileExistsError: the checkpoint holds an unfinished run and resume is False.
         FloatingPointError: the loss is no longer finite.
+        ImportError: the watch wants TensorBoard's files, and tensorboard is not installed.
         Interrupted: Ctrl-C or SIGTERM.
     """
     training = training or Training()
@@ -200,21 +205,23 @@ def train(
         if path is not None and rank == 0:
             for leftover in prepare(path).parent.glob(f".{path.name}.*.tmp"):  # of a process killed while it saved
                 leftover.unlink()
-        run = _Run(task, training, rank, size, device)
+        watch = watch or Watch(every=0)
+        run = _Run(task, training, rank, size, device, watch)
         if path is not None and path.exists():
             run.restore(path, resume)
         if size > 1:
             dist.barrier()  # nobody writes before all have read
         if rank > 0:
-            path, lines, progress = None, None, False
+            path, lines, progress, watch = None, None, False, Watch(every=0)
         if lines is not None:
             _cut(prepare(lines), run.step)
-        with Display(run.total, run.step, task.better[0]) if progress else nullcontext() as display, _Signals() as signals:
-            _loop(run, path, lines, display, signals)
+        shown = Display(run.total, run.step, task.better[0]) if progress else nullcontext()
+        with watch.open(run.model, lines, run.step) as journal, shown as display, _Signals() as signals:
+            _loop(run, path, journal, display, signals)
         return run.result()
 
 
-def _loop(run: _Run[B], path: Path | None, log: Path | None, display: Display | None, signals: _Signals) -> None:
+def _loop(run: _Run[B], path: Path | None, journal: Journal, display: Display | None, signals: _Signals) -> None:
     begun, saved = time.monotonic() - run.seconds, time.monotonic()
     stop = 0
     try:
@@ -223,9 +230,7 @@ def _loop(run: _Run[B], path: Path | None, log: Path | None, display: Display | 
                 with signals.at_once() if run.size == 1 else nullcontext():  # the state is whole while the task scores
                     scores = run.score()
                 line = run.judge(scores)
-                if log is not None:
-                    with log.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
+                journal.write(line)
                 if display is not None:
                     display.scored(line)
                 continue
@@ -237,6 +242,8 @@ def _loop(run: _Run[B], path: Path | None, log: Path | None, display: Display | 
             agreed = run.advance(signals.signum)
             stop = agreed if run.size > 1 else signals.signum
             run.seconds = time.monotonic() - begun
+            if run.looked is not None:
+                journal.write({"step": run.step, "epoch": run.epoch, "probe": run.looked})
             if display is not None and display.stale:
                 display.moved(run.step, run.loss)
         if path is not None:
@@ -252,7 +259,9 @@ def _loop(run: _Run[B], path: Path | None, log: Path | None, display: Display | 
 class _Run(Generic[B]):
     """The whole state of a training run between two steps."""
 
-    def __init__(self, task: Task[B], training: Training, rank: int, size: int, device: torch.device) -> None:
+    def __init__(self, task: Task[B], training: Training, rank: int, size: int, device: torch.device, watch: Watch) -> None:
+        self.watch = watch
+        self.looked: dict[str, dict[str, float | None]] | None = None  # what the last update's look saw
         self.task, self.training, self.rank, self.size, self.device = task, training, rank, size, device
         _seed(device, training.seed, 0)
         self.model = task.model().to(device)
@@ -314,6 +323,7 @@ class _Run(Generic[B]):
         for p in self.params:
             p.grad = None
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        self.looked = None
         for k in range(self.share):
             while self.position >= len(self.batches):
                 self.epoch, self.position = self.epoch + 1, 0
@@ -321,9 +331,13 @@ class _Run(Generic[B]):
             if k % self.size == self.rank:
                 _seed(self.device, seed, 2, self.epoch, self.position)
                 batch = move(self.batches[self.position], self.device)
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bf16):
-                    loss = self.task.loss(self.model, batch)
-                loss.total.backward()
+                looks = k == 0 and self.watch.due(self.step + 1)  # of the first process only
+                with record(self.model) if looks else nullcontext() as seen:
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bf16):
+                        loss = self.task.loss(self.model, batch)
+                    loss.total.backward()
+                if seen is not None:
+                    self.looked = look(seen, float(loss.elements))
                 sums[0] += loss.total.detach()
                 sums[1] += loss.elements
             self.position += 1

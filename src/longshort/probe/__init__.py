@@ -17,6 +17,7 @@ from longshort.probe.measures import (
     time_constants,
 )
 from longshort.probe.record import Recording, Trace, record
+from longshort.probe.watch import Watch
 
 __all__ = [
     "Change",
@@ -25,6 +26,7 @@ __all__ = [
     "Recording",
     "Saturation",
     "Trace",
+    "Watch",
     "at_step",
     "by_lag",
     "compare",

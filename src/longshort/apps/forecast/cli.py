@@ -22,6 +22,7 @@ from longshort.apps.forecast.freq import DAY, parse
 from longshort.apps.forecast.recipe import NothingHeldOutError
 from longshort.artefact import prepare
 from longshort.cell import Cell
+from longshort.probe import Watch
 from longshort.train import Training, chief, resume_path
 
 MEANING = {"MASE": "error / error of repeating the last season, in sample", "sMAPE": "percent, 0 to 200",
@@ -43,6 +44,8 @@ def train(
     resume: Flag = False,
     quiet: Flag = False,
     log: Path | None = None,
+    probe: int = 0,
+    tensorboard: Path | None = None,
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
     cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
     training: Annotated[Training, HOW] = Training(),  # noqa: B008
@@ -59,6 +62,8 @@ def train(
         resume: go on with a run that was stopped or killed; repeat its other flags.
         quiet: print nothing.
         log: file for one JSON line per score; of an ensemble one file per network, NAME.0.jsonl, NAME.1.jsonl, ...
+        probe: updates between two looks at gates, memory and gradient flow, for LOG and TENSORBOARD; 0 never looks.
+        tensorboard: folder for event files with loss, learning rate, scores and what the looks see.
     """
     prepare(out)
     state, n = resume_path(out), config.ensemble
@@ -66,14 +71,15 @@ def train(
     if resume and talks and not any(p.exists() for p in states):
         print(f"there is no {states[0]} to go on with: starting at the beginning", file=sys.stderr)
     made = Forecaster(config=config, training=training, cell=cell)
-    made.fit(data, static=static_data, progress=talks, checkpoint=state, resume=resume, log=log)
+    made.fit(data, static=static_data, progress=talks, checkpoint=state, resume=resume, log=log, watch=Watch(probe, tensorboard))
     if chief():
         made.save(out)
         for path in states:
             path.unlink(missing_ok=True)
     if talks:
         _scored(made)
-        print(f"wrote {' and '.join(map(str, [out, *(checkpoints(log, n) if log else ())]))}")
+        wrote = [out, *(checkpoints(log, n) if log else ()), *([tensorboard] if tensorboard else ())]
+        print(f"wrote {' and '.join(map(str, wrote))}")
 
 
 def search(

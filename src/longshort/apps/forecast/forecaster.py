@@ -24,6 +24,7 @@ from longshort.apps.forecast.tables import Columns
 from longshort.apps.forecast.task import ForecastTask
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
+from longshort.probe import Watch
 from longshort.train import Training, train
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Forecaster:
     def fit(
         self, df: Any, *, static: Any = None, id_col: str = "unique_id", time_col: str = "ds", target_col: str = "y",
         progress: bool = False, checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
+        watch: Watch | None = None,
     ) -> Self:  # fmt: skip
         """Train on a long frame. The end of series is held out to choose the best weights and to calibrate; see `ForecastTask`.
 
@@ -96,6 +98,8 @@ class Forecaster:
                 network has a file of its own, see `checkpoints`.
             resume: go on from the checkpoint.
             log: file that gets one JSON line per validation score; of an ensemble one file per network, named likewise.
+            watch: looks at gates and gradient flow while it trains, and TensorBoard's files (of an ensemble a folder per network,
+                0, 1, ...), see `probe.Watch`.
 
         Returns:
             Itself; `config` now holds the frequency, season and context that were used, `scores` the validation scores.
@@ -106,7 +110,8 @@ class Forecaster:
         """
         columns = Columns(id_col, time_col, target_col)
         task = ForecastTask(self.asked, read(df, self.asked.freq, columns, self.asked.names, static=static), self.cell)
-        self._train([task] * self.asked.ensemble, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log)
+        self._train([task] * self.asked.ensemble, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log,
+                    watch=watch)  # fmt: skip
         self.sources = (df, static)
         return self
 
@@ -142,11 +147,14 @@ class Forecaster:
     def _train(
         self, tasks: Sequence[ForecastTask], training: Training, *, progress: bool = False,
         checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
+        watch: Watch | None = None,
     ) -> None:  # fmt: skip
-        n = len(tasks)
+        n, watch = len(tasks), watch or Watch(every=0)
+        board = watch.tensorboard
         results = [
             train(task, replace(training, seed=training.seed + k), progress=progress, resume=resume,
-                  checkpoint=checkpoint and checkpoints(checkpoint, n)[k], log=log and checkpoints(log, n)[k])
+                  checkpoint=checkpoint and checkpoints(checkpoint, n)[k], log=log and checkpoints(log, n)[k],
+                  watch=watch if n == 1 or board is None else replace(watch, tensorboard=Path(board) / str(k)))
             for k, task in enumerate(tasks)
         ]  # fmt: skip
         task, levels = tasks[0], np.array(tasks[0].config.quantiles)

@@ -22,6 +22,7 @@ from longshort.apps.speech.stream import Endpoint
 from longshort.apps.speech.transcript import FORMATS, SINGLE, Transcript
 from longshort.artefact import prepare
 from longshort.cell import Cell
+from longshort.probe import Watch
 from longshort.train import Training, chief, resume_path
 
 MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
@@ -92,6 +93,8 @@ def train(
     resume: Flag = False,
     quiet: Flag = False,
     log: Path | None = None,
+    probe: int = 0,
+    tensorboard: Path | None = None,
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
     cell: Annotated[CellFlags, CELL] = CellFlags(),  # noqa: B008
     training: Annotated[HowFlags, HOW] = HowFlags(),  # noqa: B008
@@ -109,6 +112,8 @@ def train(
         resume: go on with a run that was stopped or killed; repeat its other flags.
         quiet: print nothing.
         log: file for one JSON line per score.
+        probe: updates between two looks at gates, memory and gradient flow, for LOG and TENSORBOARD; 0 never looks.
+        tensorboard: folder for event files with loss, learning rate, scores and what the looks see.
     """
     prepare(out)
     state, talks = resume_path(out), chief() and not quiet
@@ -119,14 +124,15 @@ def train(
         config, cell = _over(first.config, config, Config()), _over(first.cell, cell, PLAIN)
     made = Recognizer(config=config, training=as_asked(training, DEFAULT), cell=cell)
     with warned(talks):
-        made.fit(train_data, valid, start=first, progress=talks, checkpoint=state, resume=resume, log=log)
+        made.fit(train_data, valid, start=first, progress=talks, checkpoint=state, resume=resume, log=log,
+                 watch=Watch(probe, tensorboard))  # fmt: skip
     if chief():
         made.save(out)
         state.unlink(missing_ok=True)
     if talks:
         for score in made.scores:
             print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
-        print(f"wrote {' and '.join(map(str, [out, *([log] if log else [])]))}")
+        print(f"wrote {' and '.join(str(p) for p in (out, log, tensorboard) if p)}")
 
 
 def as_asked(training: Any, default: Training) -> Training:

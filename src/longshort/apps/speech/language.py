@@ -21,6 +21,7 @@ from longshort.apps.speech.language_task import LanguageConfig, LanguageNetwork,
 from longshort.apps.speech.units import Units
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
+from longshort.probe import Watch
 from longshort.train import Training, train
 
 DEFAULT = Training(epochs=20, lr=2e-3, warmup=0.05, evaluate=500, patience=5, average=0.998)
@@ -68,6 +69,7 @@ class LanguageModel:
     def fit(
         self, text: Lines, valid: Lines | None = None, *, units_of: Any, progress: bool = False,
         checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
+        watch: Watch | None = None,
     ) -> Self:  # fmt: skip
         """Train on sentences, one per line.
 
@@ -79,6 +81,7 @@ class LanguageModel:
             checkpoint: file for the state of the run, so that it can be resumed.
             resume: go on from the checkpoint.
             log: file that gets one JSON line per validation score.
+            watch: looks at gates and gradient flow while it trains, and TensorBoard's files, see `probe.Watch`.
 
         Returns:
             Itself. A warning says which lines were left out.
@@ -92,7 +95,7 @@ class LanguageModel:
         self.config = replace(self.config, fold=self.config.fold or fold)
         learn = self._read(text, units, self.config.tokens)
         task = LanguageTask(self.config, units, learn, None if valid is None else self._read(valid, units), self.cell)
-        result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log)
+        result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch)
         self.network, self._units = cast(LanguageNetwork, result.model), units
         self.scores = (Score("valid", date.today().isoformat(), result.scores),) if result.scores else ()
         return self

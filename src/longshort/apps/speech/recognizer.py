@@ -29,6 +29,7 @@ from longshort.apps.speech.transcript import Transcript, Word
 from longshort.apps.speech.units import Units, normal
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
+from longshort.probe import Watch
 from longshort.train import Training, train
 
 DEFAULT = Training(epochs=100, lr=1e-3, warmup=0.1, evaluate=200, patience=0, average=0.998)
@@ -80,6 +81,7 @@ class Recognizer:
     def fit(
         self, train_data: Any, valid_data: Any = None, *, start: Recognizer | str | os.PathLike[str] | None = None,
         progress: bool = False, checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
+        watch: Watch | None = None,
     ) -> Self:  # fmt: skip
         """Train on recordings with their texts.
 
@@ -93,6 +95,7 @@ class Recognizer:
             checkpoint: file for the state of the run, so that it can be resumed.
             resume: go on from the checkpoint.
             log: file that gets one JSON line per validation score.
+            watch: looks at gates and gradient flow while it trains, and TensorBoard's files, see `probe.Watch`.
 
         Returns:
             Itself; `dropped` lists what was left out, `scores` the validation scores.
@@ -108,7 +111,7 @@ class Recognizer:
         self.dropped = task.dropped
         if task.dropped:
             warnings.warn(data.said(task.dropped), UserWarning, stacklevel=2)
-        result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log)
+        result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch)
         self.network, self.recipe = cast(Network, result.model), task.recipe
         texts = [normal(u.text, self.config.fold) for u in task.train]
         ngram = NGram.fit(texts, self.config.ngram) if self.config.ngram else None
