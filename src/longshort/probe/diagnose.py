@@ -88,6 +88,8 @@ def _flow(t: Trace, context: int | None) -> Iterator[Finding]:
     norm = by_lag(t).nanmedian(-1).values
     norm = norm[~norm.isnan()]
     if not len(norm):
+        said = "no gradient reaches it at any step: the loss does not depend on it, or its gates or cells are saturated."
+        yield Finding(t.name, "warning", "vanishing", 0.0, said)
         return
     if not bool(norm.isfinite().all()):
         said = "the gradient is not finite. Clip it, and lower the learning rate."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -162,10 +163,10 @@ def at_step(
 class Occlusion(NamedTuple):
     """What replacing the input of one step does to an output.
 
-    lags: which lags were tried, counted back from the last step of the input, int64, [L].
+    lags: which lags were tried, counted back from the last step of the input, rising, int64, [L].
     change: Euclidean norm of the change of the output, [L, B] float32.
-    horizon: the lag from which on the change stays at or below the tolerance times its largest, [B] float32; infinite if it was
-        still above at the largest lag, 0 steps are NaN: nothing changed at all.
+    horizon: the first lag that was tried from which on the change stays at or below the tolerance times its largest, [B]
+        float32: infinite where it was still above at the largest lag, NaN where nothing changed at all.
     """
 
     lags: Tensor
@@ -204,13 +205,13 @@ def occlusion(
     """
     axis = 1 if batch_first else 0
     T = x.shape[axis]
-    if lags is None:
-        near = (
-            torch.arange(T) if T <= 128 else torch.cat([torch.arange(32), torch.logspace(5, torch.tensor(T - 1.0).log2(), 64, 2)])
-        )
-        at = near.round().long().unique()
+    if lags is not None:
+        tried = torch.as_tensor(lags)
+    elif T <= 128:
+        tried = torch.arange(T)
     else:
-        at = torch.as_tensor(lags, dtype=torch.int64)
+        tried = torch.cat([torch.arange(32), torch.logspace(5, math.log2(T - 1), 64, base=2)]).round()
+    at = tried.long().unique()
     if not len(at) or int(at.min()) < 0 or int(at.max()) >= T:
         raise ValueError(f"lags must lie in 0..T-1 = 0..{T - 1}, got {at.tolist()}.")
     fill = x.mean((0, 1)) if neutral is None else neutral
