@@ -175,11 +175,12 @@ def test_calls_append_and_the_newest_stay():
         torch.testing.assert_close(t.dc, whole.dc[10 - n :])
         assert torch.equal(t.steps, torch.arange(10 - n, 10))
         assert t.dropped == 10 - n
-    with probe.record(m) as r:
-        m(x)
-        m(x[:4, :1])
-    assert r["l0"].c.shape == (4, 1, 5)
-    assert r["l0"].dropped == 10
+    for last in (None, 6):
+        with probe.record(m, last=last) as r:
+            m(x)
+            m(x[:4, :1])
+        assert r["l0"].c.shape == (4, 1, 5)
+        assert r["l0"].dropped == 10
 
 
 def test_the_output_is_kept_as_it_was():

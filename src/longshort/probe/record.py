@@ -148,6 +148,7 @@ class _Part:
     def __init__(self, seen: Seen, wish: Wish, first: int) -> None:
         place, cell, cells = seen.place, seen.tape.cell, seen.place(seen.tape.cells)
         T, B = cells.shape[:2]
+        self.ran = T
         self.flow, self.place, self.rows = seen.flow, place, wish.rows(first, T)
         rows = torch.arange(T) if self.rows is None else self.rows
         self.steps = rows + first
@@ -202,7 +203,7 @@ class Trace:
     def __init__(self, name: str, seen: Seen, wish: Wish) -> None:
         self.name, self.cell, self.dilation, self.wish = name, seen.tape.cell, seen.dilation, wish
         self.layer, self.reverse = int(seen.name.removesuffix("_reverse")[1:]), seen.name.endswith("_reverse")
-        self.dropped = self._ran = 0
+        self.dropped = self._ran = self._held = 0
         self._parts: deque[_Part] = deque()
         self._made: dict[str, Tensor] = {}
 
@@ -210,17 +211,17 @@ class Trace:
         """Take in one more call."""
         part = _Part(seen, self.wish, self._ran)
         if self._parts and self._parts[-1].mask.shape[1] != part.mask.shape[1]:
-            self.dropped += self._ran
-            self._ran = 0
+            self.dropped += self._held
+            self._ran = self._held = 0
             self._parts.clear()
             part = _Part(seen, self.wish, 0)
-        T = seen.place(seen.tape.cells).shape[0]
-        self._ran += T
+        self._ran += part.ran
+        self._held += len(part)
         self._parts.append(part)
         self._made.clear()
-        if self.wish.last is not None:
-            over = sum(map(len, self._parts)) - self.wish.last
-            self.dropped += max(over, 0)
+        if self.wish.last is not None and self._held > self.wish.last:
+            over = self._held - self.wish.last
+            self.dropped, self._held = self.dropped + over, self.wish.last
             while over > 0 and over >= len(self._parts[0]):
                 over -= len(self._parts.popleft())
             if over > 0:
