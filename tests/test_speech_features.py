@@ -136,6 +136,30 @@ def test_a_tone_is_loudest_in_the_triangle_around_it(hertz):
     assert abs(row.argmax() - ((mel[2] - mel[0]) / (mel[1] - mel[0]) * 81 - 1)) <= 1
 
 
+@pytest.mark.parametrize("factor", [0.85, 0.95, 1.0, 1.1, 1.2])
+@pytest.mark.parametrize("hertz", [300, 1000, 2500])
+def test_a_longer_throat_moves_a_tone_by_its_factor(hertz, factor):
+    bank = Filterbank()
+    there = [bank(np.sin(2 * np.pi * f * np.arange(8000) / 16_000))[10:-10] for f in (hertz, hertz * factor)]
+    loudest = [x.mean(0).argmax() for x in (bank.warp(there[0], factor), there[1])]
+    assert abs(loudest[0] - loudest[1]) <= 1
+
+
+@pytest.mark.parametrize("bank", BANKS, ids=str)
+@pytest.mark.parametrize("factor", [0.8, 0.93, 1.0, 1.07, 1.2])
+def test_throats_keep_the_range_and_the_order_of_the_filters(bank, factor):
+    slope = np.linspace(3, 7, bank.bins, dtype=np.float32)[None]
+    there = bank.warp(slope, factor)
+    assert there.shape == slope.shape
+    assert there.dtype == np.float32
+    assert there.min() >= 3
+    assert there.max() <= 7
+    assert (np.diff(there) > 0).all()
+    assert np.abs(bank.warp(slope, 1.0) - slope).max() < 1e-5
+    back = bank.warp(there, 1 / factor)
+    assert np.abs(back - slope)[:, 3:-3].max() < 0.1
+
+
 def test_one_bad_sample_stays_in_its_windows():
     bank, x = Filterbank(), sound(np.random.default_rng(4), 16_000)
     broken = x.copy()

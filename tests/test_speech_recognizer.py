@@ -295,6 +295,17 @@ def test_a_transducer_starts_from_a_ctc_encoder(learned: Recognizer, spoken: dic
     assert made.units == learned.units
 
 
+def test_an_aligner_lets_utterances_be_spliced(learned: Recognizer, spoken: dict[str, Path], tmp_path: Path) -> None:
+    learned.save(tmp_path / "aligner.safetensors")
+    some, plain = data.read(spoken["train"])[:60], brief(spoken)
+    for aligner in (learned, tmp_path / "aligner.safetensors"):
+        made = Recognizer(training=BRIEF, **SMALL).fit(some, aligner=aligner)
+        weights = [m.fitted.lstm.weight_hh_l0 for m in (made, plain)]
+        assert not torch.equal(*weights)
+    with pytest.raises(ValueError, match="aligner must have a CTC part"):
+        Recognizer(training=BRIEF, **SMALL).fit(some, aligner=brief(spoken, model="transducer"))
+
+
 def test_a_start_that_does_not_fit_is_said(learned: Recognizer, spoken: dict[str, Path]) -> None:
     with pytest.warns(UserWarning, match="the model to start from has an LSTM of other sizes"):
         Recognizer(training=BRIEF, **SMALL | {"hidden": 24}).fit(data.read(spoken["train"])[:40], start=learned)

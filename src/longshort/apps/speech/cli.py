@@ -90,6 +90,7 @@ def train(
     valid: Path | None = None,
     out: Path = Path("model.safetensors"),
     start: Path | None = None,
+    aligner: Path | None = None,
     resume: Flag = False,
     quiet: Flag = False,
     log: Path | None = None,
@@ -109,6 +110,8 @@ def train(
         out: file for the model.
         start: a model to start from, to train it further or to make a transducer of a CTC model. Its weights are taken where they
             fit, its units, and its settings where no flag says otherwise.
+        aligner: a model that was trained on the same recordings and finds the pauses in them, so that utterances can be spliced
+            (see --splice); one with --no-streaming is best at it.
         resume: go on with a run that was stopped or killed; repeat its other flags.
         quiet: print nothing.
         log: file for one JSON line per score.
@@ -124,7 +127,7 @@ def train(
         config, cell = _over(first.config, config, Config()), _over(first.cell, cell, PLAIN)
     made = Recognizer(config=config, training=as_asked(training, DEFAULT), cell=cell)
     with warned(talks):
-        made.fit(train_data, valid, start=first, progress=talks, checkpoint=state, resume=resume, log=log,
+        made.fit(train_data, valid, start=first, aligner=aligner, progress=talks, checkpoint=state, resume=resume, log=log,
                  watch=Watch(probe, tensorboard))  # fmt: skip
     if chief():
         made.save(out)

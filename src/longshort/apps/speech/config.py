@@ -43,9 +43,12 @@ class Config:
         curriculum: how many passes over the shortest third of the utterances, in smaller batches and with nothing blanked,
             come first: a network that writes nothing yet finds out from them what belongs to what. After Amodei et al. 2016,
             Deep Speech 2 (SortaGrad).
+        splice: share of the utterances that are put together anew from phrases of the same speaker, where an aligner is given to
+            find the pauses. It matters where recordings are few.
         shortest: leave out utterances of fewer seconds.
         longest: leave out utterances of more seconds.
         speeds: train on copies that are played at these speeds. Ko et al. 2015.
+        warp: move all frequencies of an utterance by up to this share, as other throats would. Jaitly & Hinton 2013.
         freq_masks: bands of mel filters that are blanked per utterance. SpecAugment, Park et al. 2019.
         freq_width: widest such band, in filters.
         time_masks: stretches that are blanked per second of audio.
@@ -82,9 +85,11 @@ class Config:
     ngram: int = 0
     seconds: float = 100.0
     curriculum: int = 15
+    splice: float = 0.5
     shortest: float = 0.1
     longest: float = 30.0
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    warp: float = 0.1
     freq_masks: int = 2
     freq_width: int = 20
     time_masks: float = 1.0
@@ -109,10 +114,12 @@ class Config:
                               ("predictor", get_args(Predictor))):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        if not 0 <= self.warp <= 0.3:
+            raise ValueError(f"warp must be a share in [0, 0.3], got {self.warp}.")
         for name in ("dropout", "weight_drop"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
-        for name in ("noise_share", "reverb_share"):
+        for name in ("splice", "noise_share", "reverb_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a share in [0, 1], got {getattr(self, name)}.")
         for name in ("time_masks", "time_width", "gain"):

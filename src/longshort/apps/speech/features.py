@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 BLOCK = 128  # frames that are transformed together: they stay in the cache, and an hour of sound needs little memory
+BEND = 0.6  # share of the range up to which frequencies are moved by a factor, as a whole
 FLOOR = np.finfo(np.float32).eps  # the least energy, before the logarithm
 
 
@@ -106,6 +107,31 @@ class Filterbank:
             energy = (spectrum.real**2 + spectrum.imag**2).astype(np.float32) @ self._triangles
             np.log(np.maximum(energy, FLOOR), out=out[t : t + n])
         return out
+
+    def warp(self, x: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+        """Features of a longer or shorter throat: what was heard at f is heard at factor * f, read between the filters.
+
+        Near the top the factor goes to 1, so that the range is kept.
+
+        Args:
+            x: features, [T, bins].
+            factor: from about 0.8 to 1.2.
+
+        Returns:
+            [T, bins].
+
+        Source: Jaitly & Hinton 2013, Vocal tract length perturbation improves speech recognition.
+        """
+        corner = np.linspace(_mel(self.low), _mel(self.top), self.bins + 2)[1:-1]
+        heard, high = 700 * np.expm1(corner / 1127), BEND * self.top  # Hz
+        bend = high * min(factor, 1)
+        said = np.where(
+            heard <= bend, heard / factor, self.top - (self.top - heard) / (self.top - bend) * (self.top - bend / factor)
+        )
+        at = np.interp(_mel(said), corner, np.arange(self.bins))
+        low = np.minimum(at.astype(int), self.bins - 2)
+        share = (at - low).astype(np.float32)
+        return x[:, low] * (1 - share) + x[:, low + 1] * share
 
     @cached_property
     def _size(self) -> int:

@@ -80,8 +80,8 @@ class Recognizer:
 
     def fit(
         self, train_data: Any, valid_data: Any = None, *, start: Recognizer | str | os.PathLike[str] | None = None,
-        progress: bool = False, checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
-        watch: Watch | None = None,
+        aligner: Recognizer | str | os.PathLike[str] | None = None, progress: bool = False,
+        checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None, watch: Watch | None = None,
     ) -> Self:  # fmt: skip
         """Train on recordings with their texts.
 
@@ -91,6 +91,8 @@ class Recognizer:
                 does, and the last weights are taken.
             start: a recogniser, or its file, to start from: all weights that have a place here are taken, and its units. So a
                 transducer starts from a CTC encoder, and a model is trained further on other data.
+            aligner: a recogniser, or its file, that finds the pauses of the training utterances, so that they can be spliced (see
+                `Config.splice`): one with a CTC part that was trained on them, best of all with streaming=False.
             progress: show loss, score and time left.
             checkpoint: file for the state of the run, so that it can be resumed.
             resume: go on from the checkpoint.
@@ -103,11 +105,14 @@ class Recognizer:
         Raises:
             ValueError, OSError: the data is wrong; the message names the file and the line.
         """
-        first = start if start is None or isinstance(start, Recognizer) else Recognizer.load(Path(start))
+        first, cutter = (v if v is None or isinstance(v, Recognizer) else Recognizer.load(Path(v)) for v in (start, aligner))
+        if cutter is not None and cutter.fitted.head is None:
+            raise ValueError("the aligner must have a CTC part, model='ctc' or model='joint'; this is a transducer.")
         sets = [data.read(d) if isinstance(d, str | os.PathLike) else list(d or ()) for d in (train_data, valid_data)]
         units = first.units if first else None
         start_from = first.fitted.state_dict() if first else None
-        task = SpeechTask(self.config, sets[0], sets[1], self.cell, units, start_from)
+        spans = None if cutter is None else lambda u: [(w.start, w.end) for w in cutter.align(u, u.text).words]
+        task = SpeechTask(self.config, sets[0], sets[1], self.cell, units, start_from, spans)
         self.dropped = task.dropped
         if task.dropped:
             warnings.warn(data.said(task.dropped), UserWarning, stacklevel=2)

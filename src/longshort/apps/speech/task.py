@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -21,6 +21,7 @@ from longshort.apps.speech.config import LEAD, STEP, SUBSAMPLING, TAIL, Config
 from longshort.apps.speech.data import Drop, Utterance, buckets, said, screen
 from longshort.apps.speech.features import Filterbank
 from longshort.apps.speech.model import Batch, Network
+from longshort.apps.speech.splice import Phrase, Phrases, phrases
 from longshort.apps.speech.transduce import greedy
 from longshort.apps.speech.units import Units, normal
 from longshort.cell import Cell
@@ -31,6 +32,7 @@ FRAME = 0.01  # seconds
 QUIET = 10  # frames of an utterance that the silence before it is made of
 EASY = 1 / 3  # share of the utterances, and of the seconds per batch, in the passes of a curriculum
 CHUNK = 200.0  # seconds of audio that are recognised at once
+Aligner = Callable[[Utterance], Sequence[tuple[float, float]]]
 LEARN = 2000  # utterances from which mean and scale of the features are taken, at most
 
 
@@ -100,6 +102,8 @@ class SpeechTask:
         cell: the variant of the LSTM.
         units: the tokens; None makes them from the training texts.
         start: weights to start from, by name; those that are missing (or of other shape) are drawn.
+        aligner: in which seconds an utterance has each word of its text; ValueError if it cannot tell. With it utterances are
+            spliced.
 
     Raises:
         ValueError: nothing is left to learn from; the message says what was dropped and why.
@@ -109,7 +113,7 @@ class SpeechTask:
 
     def __init__(
         self, config: Config, train: Sequence[Utterance], valid: Sequence[Utterance] = (), cell: Cell = Cell(),  # noqa: B008
-        units: Units | None = None, start: dict[str, Tensor] | None = None,
+        units: Units | None = None, start: dict[str, Tensor] | None = None, aligner: Aligner | None = None,
     ) -> None:  # fmt: skip
         self.config, self.cell, self.start = config, cell, start
         if start is not None:
@@ -134,8 +138,8 @@ class SpeechTask:
             raise ValueError(f"there is nothing to learn from. {said(self.dropped)}")
         self.texts = [units.encode(normal(u.text, config.fold)) for u in self.train]
         self.seconds = np.array([u.duration for u in self.train])[:, None] / np.array(config.speeds) + TAIL * STEP  # [N, speeds]
-        repeats = 0 if config.model == "transducer" else 1
-        need = np.array([len(t) + repeats * sum(a == b for a, b in pairwise(t)) for t in self.texts])
+        need = np.array([self.steps(t) for t in self.texts])
+        self.phrases = None if aligner is None else self.store.phrases(aligner, config.fold)
         self.fits = np.floor(self.seconds / STEP + 1e-6) >= need[:, None]  # the text at that speed, [N, speeds]
 
     def model(self) -> nn.Module:
@@ -162,15 +166,32 @@ class SpeechTask:
 
     def draw(self, rows: NDArray, speed: NDArray, rng: np.random.Generator, easy: bool = False) -> Batch:
         """One batch; nothing in it is blanked if it is to be easy."""
-        c, made, lead = self.config, list[NDArray[np.float32]](), list[int]()
+        c, made, texts, lead = self.config, list[NDArray[np.float32]](), list[Sequence[int]](), list[int]()
         for k in rows:
-            x = self.store(int(k), c.speeds[speed[k]], rng)
+            x, text = self.said(int(k), c.speeds[speed[k]], rng)
+            if c.warp:
+                x = self.recipe.filterbank.warp(x, rng.uniform(1 - c.warp, 1 + c.warp))
             x = x + np.float32(rng.uniform(-c.gain, c.gain) * math.log(10) / 10)
             if not easy:
                 x = augment.spec_augment(x, rng, c.freq_masks, c.freq_width, c.time_masks, c.time_width / FRAME)
             lead.append(int(rng.integers(LEAD + 1)))
             made.append(np.concatenate([quiet(x, SUBSAMPLING * lead[-1], rng), x]))
-        return pad(made, [self.texts[k] for k in rows], lead)
+            texts.append(text)
+        return pad(made, texts, lead)
+
+    def said(self, k: int, speed: float, rng: np.random.Generator) -> tuple[NDArray[np.float32], Sequence[int]]:
+        """Features and tokens of an utterance at a speed, as it is or spliced, and then no longer than it is."""
+        x = self.store(k, speed, rng)
+        if self.phrases is None or rng.random() >= self.config.splice:
+            return x, self.texts[k]
+        tail = TAIL * SUBSAMPLING
+        parts, words = self.phrases.draw(self.train[k].speaker, len(x) - tail, lambda n: self.store(n, speed, rng), speed, rng)
+        text, made = self.recipe.units.encode(" ".join(words)), np.concatenate([*parts, x[-tail:]])
+        return (made, text) if parts and len(made) // SUBSAMPLING >= self.steps(text) else (x, self.texts[k])
+
+    def steps(self, text: Sequence[int]) -> int:
+        """Steps that it takes to write some tokens, at least."""
+        return len(text) + (self.config.model != "transducer") * sum(a == b for a, b in pairwise(text))
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """CTC, transducer or both, per token."""
@@ -194,7 +215,9 @@ class SpeechTask:
     def data(self) -> dict[str, Plain]:
         """Counts, and a checksum of names, lengths and texts."""
         said = [(u.id, round(u.duration, 3), u.text) for us in (self.train, self.valid) for u in us]
-        return {"train": len(self.train), "valid": len(self.valid), "checksum": zlib.crc32(repr(said).encode())}
+        cut = self.phrases.found if self.phrases else ()
+        return {"train": len(self.train), "valid": len(self.valid), "phrases": len(cut),
+                "checksum": zlib.crc32(repr((said, cut)).encode())}  # fmt: skip
 
 
 class Audible:
@@ -250,6 +273,18 @@ class Store(Audible):
             x = self.wild(x, rng, c.noise_share, c.snr, c.reverb_share)
         made = self.recipe.whole(x)
         return self.keep(k, speed, made) if self.wild is None else made
+
+    def phrases(self, aligner: Aligner, fold: bool) -> Phrases:
+        """All utterances cut at their pauses; one that cannot be aligned is a phrase as a whole."""
+        found: list[Phrase] = []
+        for k, u in enumerate(self.utterances):
+            x, words = self.plain(k)[: -TAIL * SUBSAMPLING], normal(u.text, fold).split(" ")
+            try:
+                spans = [(round(a / FRAME), round(b / FRAME)) for a, b in aligner(u)]
+            except ValueError:
+                words, spans = [" ".join(words)], [(0, len(x))]
+            found += phrases(k, x, words, spans)
+        return Phrases(found, [u.speaker for u in self.utterances])
 
     @cached_property
     def moments(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
