@@ -23,14 +23,20 @@ def home(tmp_path_factory):
     return made
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Where trained models lie, so that each is trained once for all tests."""
+    return tmp_path_factory.mktemp("models")
+
+
 @pytest.fixture(autouse=True)
 def _small(home, monkeypatch):
     monkeypatch.setenv("LONGSHORT_DATA", str(home))
     monkeypatch.setattr(speech, "HELD", 8)
     monkeypatch.setattr(speech, "SEEDS", 2)
     monkeypatch.setattr(speech, "CASES", [
-        speech.Case("streaming", TINY, BRIEF, {"greedy": {}, "own 3-gram": {"ngram": "own"}}),
-        speech.Case("offline", Config(**{**vars(TINY), "streaming": False}), BRIEF, {"greedy": {}}),
+        speech.Case("aligner", Config(**{**vars(TINY), "streaming": False}), BRIEF, {}),
+        speech.Case("streaming", TINY, BRIEF, {"greedy": {}, "own 3-gram": {"ngram": "own"}}, aligner="aligner"),
         speech.Case("transducer", Config(**{**vars(TINY), "model": "joint"}), BRIEF, {"greedy": {}}, start="streaming"),
     ])  # fmt: skip
 
@@ -43,24 +49,24 @@ def opened(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:the network writes nothing")
-def test_the_held_out_run_never_opens_the_test_part(home, tmp_path, monkeypatch):
+def test_the_held_out_run_never_opens_the_test_part(home, models, tmp_path, monkeypatch):
     names = opened(monkeypatch)
-    speech.main(holdout=True, seeds=1, only="transducer", out=tmp_path)
+    speech.main(holdout=True, seeds=1, only="transducer", out=tmp_path, models=models)
     assert names == ["train.jsonl"]
     made = json.loads(next(tmp_path.glob("speech-holdout-*.json")).read_text())
-    assert [c["name"] for c in made["cases"]] == ["streaming", "transducer"], "a case brings the one that it starts from"
+    assert [c["name"] for c in made["cases"]] == ["aligner", "streaming", "transducer"], "a case brings those that it needs"
     assert made["partial"]
     assert made["utterances"] == 8
 
 
 @pytest.mark.filterwarnings("ignore:the network writes nothing")
-def test_a_full_run_scores_every_seed_and_way(home, tmp_path, monkeypatch):
+def test_a_full_run_scores_every_seed_and_way(home, models, tmp_path, monkeypatch):
     monkeypatch.setattr(forecasting, "papers", lambda *_, **__: {"dirty": False, "date": "2026-01-01", "commit": "abc"})
-    speech.main(seeds=2, out=tmp_path)
+    speech.main(seeds=2, out=tmp_path, models=models, jobs=2)
     made = json.loads((tmp_path / "speech-2026-01-01-abc.json").read_text())
     assert not made["partial"]
     assert made["split"] == "test part"
-    assert [c["name"] for c in made["cases"]] == ["streaming", "offline", "transducer"]
+    assert [c["name"] for c in made["cases"]] == ["aligner", "streaming", "transducer"]
     words = sum(len(u.text.split()) for u in data.read(home / "an4" / "test.jsonl"))
     for case in made["cases"]:
         assert [r["seed"] for r in case["seeds"]] == [0, 1]
@@ -68,16 +74,19 @@ def test_a_full_run_scores_every_seed_and_way(home, tmp_path, monkeypatch):
             rates = [r["scores"][name]["WER"] for r in case["seeds"]]
             assert case["mean"][name]["WER"]["mean"] == pytest.approx(np.mean(rates), abs=1e-3)
             assert {r["scores"][name]["words"] for r in case["seeds"]} == {words}
-        assert (case["seeds"][0]["speed"] is None) == (case["name"] == "offline")
+        assert (case["seeds"][0]["speed"] is None) == (case["name"] == "aligner")
     rows = table.speech_rows(made)
-    assert [r[0] for r in rows[:4]] == [
-        "**streaming**, greedy",
-        "**streaming**, own 3-gram",
-        "**offline**, greedy",
-        "**transducer**, greedy",
-    ]
+    assert [r[0] for r in rows[:3]] == ["**streaming**, greedy", "**streaming**, own 3-gram", "**transducer**, greedy"]
     assert {len(r) for r in rows} == {len(table.SPEECH_HEAD)}
-    assert rows[0][1].startswith(f"{made['cases'][0]['mean']['greedy']['WER']['mean']:.2f}")
+    assert rows[0][1].startswith(f"{made['cases'][1]['mean']['greedy']['WER']['mean']:.2f}")
+
+
+def test_a_run_that_was_stopped_trains_what_is_missing_only(home, models, tmp_path, capsys):
+    (models / "aligner-0.json").unlink()
+    for trained in (1, 0):
+        speech.main(holdout=True, seeds=1, only="aligner", out=tmp_path, models=models)
+        assert capsys.readouterr().out.count("held out:") == trained
+    assert not list(models.glob("*.resume.*"))
 
 
 def test_the_test_part_stays_closed_until_all_is_committed(tmp_path, monkeypatch):
