@@ -20,6 +20,7 @@ from longshort.apps.speech.augment import (
     speed,
     synthetic_impulse,
     synthetic_noise,
+    tempo,
 )
 
 KINDS = get_args(Noise)
@@ -296,3 +297,21 @@ def test_no_masks_change_nothing():
         np.testing.assert_array_equal(made, x)
         assert made is not x
     assert spec_augment(features(10, 4), rng(), 1, 100, 0.0, 0).shape == (10, 4)  # a band is at most all
+
+
+# features
+
+
+@pytest.mark.parametrize("factor", [0.75, 0.9, 1.0, 1.2, 1.5])
+@pytest.mark.parametrize("n", [1, 2, 63, 400])
+def test_tempo_moves_time_and_nothing_else(n, factor):
+    x = np.stack([np.arange(n), np.full(n, 7.0)], 1).astype(np.float32)
+    x.setflags(write=False)
+    made = tempo(x, factor)
+    assert made.dtype == np.float32
+    assert len(made) == max(round(n / factor), 1)
+    np.testing.assert_allclose(made[:, 1], 7, rtol=1e-6)
+    want = np.clip((np.arange(len(made)) + 0.5) * factor - 0.5, 0, n - 1)
+    np.testing.assert_allclose(made[:, 0], want, atol=1e-4 * n)
+    if factor == 1:
+        np.testing.assert_array_equal(made, x)

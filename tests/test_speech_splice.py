@@ -97,7 +97,9 @@ def exactly(u: Utterance) -> list[tuple[float, float]]:
     return [(0.5 * k + 0.1, 0.5 * k + 0.2) for k in range(len(u.text.split()))]
 
 
-CONFIG = Config(hidden=8, layers=1, seconds=20, longest=10, warp=0, gain=0, freq_masks=0, time_masks=0, speeds=(1.0,), splice=1.0)
+CONFIG = Config(
+    hidden=8, layers=1, seconds=30, longest=10, warp=0, tempo=0, gain=0, freq_masks=0, time_masks=0, speeds=(1.0,), splice=1.0
+)
 
 
 def test_what_is_spliced_is_still_what_is_heard(beeps):
@@ -110,7 +112,7 @@ def test_what_is_spliced_is_still_what_is_heard(beeps):
     new = 0
     for k in range(len(beeps)):
         for seed in range(5):
-            x, tokens = task.said(k, 1.0, np.random.default_rng(seed))
+            x, tokens = task.said(k, 1.0, 1.0, np.random.default_rng(seed))
             assert len(x) <= len(task.store.plain(k))
             loud = x[x.max(1) > -2]
             heard = "".join("abcd"[np.abs(np.array(loudest) - row.argmax()).argmin()] for row in loud)
@@ -131,7 +133,16 @@ def test_batches_repeat_themselves_and_the_share_counts(beeps):
             assert (a.targets == b.targets).all()
     assert task.data() != plain.data()
     never = SpeechTask(replace(CONFIG, splice=0.0), beeps, aligner=exactly)
-    assert all(never.said(k, 1.0, np.random.default_rng(0))[1] == never.texts[k] for k in range(len(beeps)))
+    assert all(never.said(k, 1.0, 1.0, np.random.default_rng(0))[1] == never.texts[k] for k in range(len(beeps)))
+
+
+def test_tempo_keeps_room_for_the_text(beeps):
+    task = SpeechTask(replace(CONFIG, tempo=0.5), beeps, aligner=exactly)
+    slow, fast = ([len(task.said(k, 1.0, f, np.random.default_rng(0))[0]) for k in range(len(beeps))] for f in (0.5, 1.5))
+    assert all(1.8 * a < b for a, b in zip(fast, slow, strict=True))
+    for seed in range(3):
+        for batch in task.batches("train", seed):
+            assert ((batch.frames + 3) // 4 - batch.lead >= batch.lengths).all()
 
 
 def test_what_cannot_be_aligned_is_a_phrase_as_a_whole(beeps):

@@ -176,6 +176,14 @@ class Wild:
             return np.zeros(n, np.float32)
 
 
+def tempo(x: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Features played faster by a factor, at the same pitch: [T, bins] to [T / factor, bins], read between the frames."""
+    at = np.clip((np.arange(max(round(len(x) / factor), 1)) + 0.5) * factor - 0.5, 0, len(x) - 1)
+    low = np.minimum(at.astype(int), max(len(x) - 2, 0))
+    share = (at - low).astype(np.float32)[:, None]
+    return x[low] * (1 - share) + x[np.minimum(low + 1, len(x) - 1)] * share
+
+
 def spec_augment(
     x: NDArray[np.float32], rng: np.random.Generator, freq_masks: int, freq_width: int, time_masks: float, time_width: float
 ) -> NDArray[np.float32]:  # fmt: skip

@@ -48,6 +48,7 @@ class Config:
         shortest: leave out utterances of fewer seconds.
         longest: leave out utterances of more seconds.
         speeds: train on copies that are played at these speeds. Ko et al. 2015.
+        tempo: speak faster and slower by up to this share, at the same pitch.
         warp: move all frequencies of an utterance by up to this share, as other throats would. Jaitly & Hinton 2013.
         freq_masks: bands of mel filters that are blanked per utterance. SpecAugment, Park et al. 2019.
         freq_width: widest such band, in filters.
@@ -89,6 +90,7 @@ class Config:
     shortest: float = 0.1
     longest: float = 30.0
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    tempo: float = 0.2
     warp: float = 0.1
     freq_masks: int = 2
     freq_width: int = 20
@@ -114,8 +116,9 @@ class Config:
                               ("predictor", get_args(Predictor))):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
-        if not 0 <= self.warp <= 0.3:
-            raise ValueError(f"warp must be a share in [0, 0.3], got {self.warp}.")
+        for name, most in (("warp", 0.3), ("tempo", 0.5)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be a share in [0, {most}], got {getattr(self, name)}.")
         for name in ("dropout", "weight_drop"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
@@ -129,9 +132,9 @@ class Config:
             raise ValueError(f"ctc_weight must be a share in (0, 1), got {self.ctc_weight}; model='transducer' has none.")
         if not 0 < self.shortest < self.longest:
             raise ValueError(f"0 < shortest < longest must hold, got {self.shortest} and {self.longest} seconds.")
-        if not self.seconds >= self.longest / min(self.speeds, default=1) + (LEAD + TAIL) * STEP:
+        if not self.seconds >= self.longest / min(self.speeds, default=1) / (1 - self.tempo) + (LEAD + TAIL) * STEP:
             raise ValueError(f"seconds = {self.seconds} per batch must hold the longest utterance, {self.longest} s, at the "
-                             f"slowest of speeds = {self.speeds}, and a second around it.")  # fmt: skip
+                             f"slowest of speeds = {self.speeds} and tempo = {self.tempo}, and a second around it.")  # fmt: skip
         if not self.speeds or not all(0.5 <= s <= 2 for s in self.speeds):
             raise ValueError(f"speeds must be one or more factors in [0.5, 2], got {self.speeds}.")
         if self.freq_width > self.bins:

@@ -140,6 +140,7 @@ class SpeechTask:
         self.seconds = np.array([u.duration for u in self.train])[:, None] / np.array(config.speeds) + TAIL * STEP  # [N, speeds]
         need = np.array([self.steps(t) for t in self.texts])
         self.phrases = None if aligner is None else self.store.phrases(aligner, config.fold)
+        self.need = np.maximum(need, 1)
         self.fits = np.floor(self.seconds / STEP + 1e-6) >= need[:, None]  # the text at that speed, [N, speeds]
 
     def model(self) -> nn.Module:
@@ -157,18 +158,21 @@ class SpeechTask:
             raise ValueError(f"only split 'train' comes in batches, got {split!r}; score() sees the others whole.")
         rng = np.random.default_rng(seed)
         speed = (rng.random(self.fits.shape) * self.fits).argmax(1)
-        seconds = self.seconds[np.arange(len(speed)), speed] + LEAD * STEP
+        seconds = self.seconds[np.arange(len(speed)), speed]
+        tempo = rng.uniform(1 - self.config.tempo, 1 + self.config.tempo, len(speed))
+        tempo = np.minimum(tempo, np.maximum(np.floor(seconds / STEP) / (self.need + 1), 1))
+        seconds = seconds / tempo + LEAD * STEP
         easy = epoch < self.config.curriculum
         share = EASY if easy else 1.0
         some = np.flatnonzero(seconds <= np.quantile(seconds, share))
         lists = buckets(seconds[some], max(share * self.config.seconds, seconds[some].max()), rng)
-        return Batches(len(lists), lambda k: self.draw(some[lists[k]], speed, np.random.default_rng([seed, k]), easy))
+        return Batches(len(lists), lambda k: self.draw(some[lists[k]], speed, tempo, np.random.default_rng([seed, k]), easy))
 
-    def draw(self, rows: NDArray, speed: NDArray, rng: np.random.Generator, easy: bool = False) -> Batch:
+    def draw(self, rows: NDArray, speed: NDArray, tempo: NDArray, rng: np.random.Generator, easy: bool = False) -> Batch:
         """One batch; nothing in it is blanked if it is to be easy."""
         c, made, texts, lead = self.config, list[NDArray[np.float32]](), list[Sequence[int]](), list[int]()
         for k in rows:
-            x, text = self.said(int(k), c.speeds[speed[k]], rng)
+            x, text = self.said(int(k), c.speeds[speed[k]], tempo[k], rng)
             if c.warp:
                 x = self.recipe.filterbank.warp(x, rng.uniform(1 - c.warp, 1 + c.warp))
             x = x + np.float32(rng.uniform(-c.gain, c.gain) * math.log(10) / 10)
@@ -179,15 +183,16 @@ class SpeechTask:
             texts.append(text)
         return pad(made, texts, lead)
 
-    def said(self, k: int, speed: float, rng: np.random.Generator) -> tuple[NDArray[np.float32], Sequence[int]]:
-        """Features and tokens of an utterance at a speed, as it is or spliced, and then no longer than it is."""
-        x = self.store(k, speed, rng)
-        if self.phrases is None or rng.random() >= self.config.splice:
-            return x, self.texts[k]
-        tail = TAIL * SUBSAMPLING
-        parts, words = self.phrases.draw(self.train[k].speaker, len(x) - tail, lambda n: self.store(n, speed, rng), speed, rng)
-        text, made = self.recipe.units.encode(" ".join(words)), np.concatenate([*parts, x[-tail:]])
-        return (made, text) if parts and len(made) // SUBSAMPLING >= self.steps(text) else (x, self.texts[k])
+    def said(self, k: int, speed: float, tempo: float, rng: np.random.Generator) -> tuple[NDArray[np.float32], Sequence[int]]:
+        """Features and tokens of an utterance at a speed and tempo, as it is or spliced, and then no longer than it is."""
+        x, tail = self.store(k, speed, rng), TAIL * SUBSAMPLING
+        made, text = x[:-tail], self.texts[k]
+        if self.phrases is not None and rng.random() < self.config.splice:
+            parts, words = self.phrases.draw(self.train[k].speaker, len(made), lambda n: self.store(n, speed, rng), speed, rng)
+            tokens = self.recipe.units.encode(" ".join(words))
+            if parts and (sum(map(len, parts)) / tempo + tail) // SUBSAMPLING > self.steps(tokens):
+                made, text = np.concatenate(parts), tokens
+        return np.concatenate([augment.tempo(made, tempo), x[-tail:]]), text
 
     def steps(self, text: Sequence[int]) -> int:
         """Steps that it takes to write some tokens, at least."""
