@@ -62,7 +62,7 @@ bench-forecast: $(READY) ## one default configuration on Tourism, ETTh1 and Vict
 	$(BIN)/python -m benchmarks.forecast --seeds $(SEEDS) && $(BIN)/python -m benchmarks.table
 
 bench-speech: $(READY) ## train recognisers on AN4 and score them on its test part: hours
-	$(BIN)/python -m benchmarks.speech --seeds 3
+	$(BIN)/python -m benchmarks.speech --jobs 2 && $(BIN)/python -m benchmarks.table
 
 clean:          ## remove what was built here
 	rm -rf $(VENV) build dist out

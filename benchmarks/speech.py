@@ -59,16 +59,20 @@ class Case(NamedTuple):
         return {v for v in (self.start, self.aligner) if v}
 
 
-STREAM = Config(hidden=320, layers=3, longest=10.0, seconds=40.0, gain=3.0, warp=0.15, ngram=3)
-BOTH = replace(STREAM, streaming=False, hidden=224)
+MILD = Config(longest=10.0, seconds=40.0, gain=3.0, tempo=0.0)
+WILD = replace(MILD, speeds=(0.8, 0.9, 1.0, 1.1, 1.2), tempo=0.2, warp=0.2, splice=0.3)
+STREAM = replace(WILD, hidden=320, layers=4, dropout=0.2, curriculum=0, ngram=3)
 LONG = Training(epochs=120, lr=3e-3, warmup=0.02, evaluate=315, patience=0, average=0.998, bf16=True)
 NGRAM = {"greedy": {}, "own 3-gram": {"ngram": "own", "beam": 16}}
 CASES = [
-    Case("aligner", replace(BOTH, layers=2, hidden=160, dropout=0.1, ngram=0), replace(LONG, epochs=40, average=0.99), {}),
-    Case("streaming", STREAM, LONG, NGRAM, aligner="aligner"),
-    Case("offline", BOTH, LONG, NGRAM, aligner="aligner"),
-    Case("streaming transducer", replace(STREAM, model="joint", ngram=0, curriculum=0), replace(LONG, epochs=40, lr=1e-3),
-         {"greedy": {}}, start="streaming", aligner="aligner"),
+    Case("aligner", replace(MILD, streaming=False, layers=2, hidden=160, dropout=0.1),
+         replace(LONG, epochs=40, average=0.99), {}),
+    Case("three layers", replace(STREAM, layers=3, curriculum=15), replace(LONG, epochs=50), {}, aligner="aligner"),
+    Case("streaming", STREAM, replace(LONG, lr=2.5e-3), NGRAM, start="three layers", aligner="aligner"),
+    Case("offline", replace(WILD, streaming=False, hidden=224, layers=3, dropout=0.3, splice=0.5, ngram=3), LONG, NGRAM,
+         aligner="aligner"),
+    Case("streaming transducer", replace(STREAM, model="joint", ngram=0), replace(LONG, epochs=40, lr=1e-3), {"greedy": {}},
+         start="streaming", aligner="aligner"),
 ]  # fmt: skip
 
 
