@@ -25,6 +25,7 @@ ROOMS = {name: f"longshort.apps.{name}.cli" for name in APPS} | {"language": "lo
 VERBS = {
     "predict": "Use a model: forecast what follows the data, or write down what is said in recordings.",
     "eval": "Score a model where the truth is known: forecasts beside a baseline, error rates of words, perplexity of text.",
+    "inspect": "Look into a model while it answers: gates, memory, gradient flow, and what each answer depends on, as one page.",
     "update": "Forecasting: train a model further on newer data.",
     "anomalies": "Forecasting: flag the newest values of the data that the model, knowing what came before, hardly expected.",
     "align": "Speech: find when each word of a known text is said in a recording.",
@@ -38,6 +39,7 @@ EXAMPLES = """Examples:
 longshort train forecast --data sales.csv --horizon 28 --out sales.safetensors
 longshort eval sales.safetensors --data sales.csv --report sales.html
 longshort predict sales.safetensors --data sales.csv --out next.csv
+longshort inspect sales.safetensors sales.csv --out inspect.html
 longshort update sales.safetensors --data newer.csv --out newer.safetensors
 
 longshort train speech --train train.jsonl --valid valid.jsonl --out speech.safetensors

@@ -98,7 +98,7 @@ def _flow(t: Trace, context: int | None) -> Iterator[Finding]:
     largest, lag = float(norm.max()), int(norm.argmax())
     left = norm / largest
     gone = int((left >= VANISHED).nonzero().max()) + 1
-    if gone < len(left):
+    if gone <= len(left) - t.dilation:  # of the first d steps a dilation of d may visit but one
         rest = f"{float(left[gone]):.0e} of it is left after {_steps(gone)}"
         said = f"the gradient vanishes: {rest}; {_cure(t, context or len(norm))}."
         yield Finding(t.name, "warning", "vanishing", float(left[gone]), said)

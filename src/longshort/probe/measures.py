@@ -116,7 +116,8 @@ def horizon(trace: Trace, fraction: float = 0.01, of: Literal["dh", "dc"] = "dc"
     that the norm never falls: ask about one output, as in `at_step(y).backward()`.
 
     Returns:
-        Steps, [B] float32: infinite where the norm was still above at the first step, NaN where no gradient came.
+        Steps, [B] float32: infinite where the norm was still above at the first step (one of the first d under a dilation of d,
+        which visits but one of them), NaN where no gradient came.
 
     Source:
         Hochreiter 1991, Untersuchungen zu dynamischen neuronalen Netzen; Pascanu, Mikolov & Bengio 2013, On the Difficulty of
@@ -126,7 +127,7 @@ def horizon(trace: Trace, fraction: float = 0.01, of: Literal["dh", "dc"] = "dc"
     if not len(norm):
         return norm.new_full(norm.shape[1:], torch.nan)
     known = ~norm.isnan()
-    return _last_above(torch.where(known, norm, -1.0), fraction, known.sum(0))
+    return _last_above(torch.where(known, norm, -1.0), fraction, known.sum(0) - (trace.dilation - 1))
 
 
 def _last_above(v: Tensor, fraction: float, known: Tensor) -> Tensor:

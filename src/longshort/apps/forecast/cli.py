@@ -207,6 +207,39 @@ def predict(
         print(f"wrote {path}")
 
 
+def inspect(
+    model: Path, data: Path, /, *, series: str | None = None, future_data: Path | None = None, static_data: Path | None = None,
+    out: Path | None = None, serve: Flag = False, port: int = 0, quiet: Flag = False,
+) -> None:  # fmt: skip
+    """Look into a forecaster while it forecasts one series: which past steps matter, what gates and cells do, how far gradients
+    flow. Prints what to know and writes a page.
+
+    Args:
+        model: a file that `longshort train forecast` wrote.
+        data: the input, in the form that the model was trained on.
+        series: id of the series; without it the first one.
+        future_data: table of the time stamps to forecast with the covariates that are known for them.
+        static_data: table of what belongs to each series as a whole, where the data does not hold it.
+        out: file for the page, .html; without it inspect.html, or none with --serve.
+        serve: serve the page on this machine until Ctrl-C, and look again whenever the file of the model changes.
+        port: where to serve it; 0 takes a free one.
+        quiet: print nothing but where the page is served.
+    """
+    from longshort.apps.forecast.inspect import subject
+    from longshort.inspection import Inspection, present
+    from longshort.inspection import inspect as look
+
+    def make() -> Inspection:
+        forecaster = Forecaster.load(model)
+        c = forecaster.config
+        if c.future and future_data is None:
+            raise ValueError(f"this model reads {', '.join(c.future)} of the steps that it forecasts: give --future-data FILE.")
+        panel = read(data, c.freq, forecaster.columns, c.names, future=future_data, static=static_data)
+        return look(subject(forecaster, panel, series))
+
+    present(make, model, out=out, serve=serve, port=port, quiet=quiet)
+
+
 def evaluate(
     model: Path, /, *, data: Path, out: Path | None = None, report: Path | None = None, static_data: Path | None = None,
     baselines: Annotated[tuple[str, ...], Several] = (), windows: int = 1, step: int = 1, quiet: Flag = False,

@@ -215,6 +215,33 @@ def predict(
         raise ValueError(f"{failed} of {len(audio)} recordings could not be heard.")
 
 
+def inspect(
+    model: Path, audio: Path, /, *, start: float = 0.0, seconds: float = 30.0, out: Path | None = None, serve: Flag = False,
+    port: int = 0, quiet: Flag = False,
+) -> None:  # fmt: skip
+    """Look into a recogniser while it listens: which moments of the sound each word was heard by, what gates and cells do, how far
+    gradients flow. Prints what to know and writes a page.
+
+    Args:
+        model: a file that `longshort train speech` wrote.
+        audio: the recording.
+        start: where in it to begin, in seconds.
+        seconds: how much of it to look at.
+        out: file for the page, .html; without it inspect.html, or none with --serve.
+        serve: serve the page on this machine until Ctrl-C, and look again whenever the file of the model changes.
+        port: where to serve it; 0 takes a free one.
+        quiet: print nothing but where the page is served.
+    """
+    from longshort.apps.speech.inspect import subject
+    from longshort.inspection import inspect as look
+    from longshort.inspection import present
+
+    def make() -> Any:
+        return look(subject(Recognizer.load(model), audio, start=start, seconds=seconds, name=str(audio)))
+
+    present(make, model, out=out, serve=serve, port=port, quiet=quiet)
+
+
 def evaluate(
     model: Path, /, *, data: Path, out: Path | None = None, quiet: Flag = False, search: Annotated[Search, CHOOSE] = GREEDY
 ) -> None:

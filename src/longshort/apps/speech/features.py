@@ -56,6 +56,11 @@ class Filterbank:
         return self.high if self.high > 0 else self.rate / 2 + self.high
 
     @property
+    def hertz(self) -> NDArray[np.float64]:
+        """Where each triangle is highest, Hz, [bins]."""
+        return 700 * np.expm1(np.linspace(_mel(self.low), _mel(self.top), self.bins + 2)[1:-1] / 1127)
+
+    @property
     def window(self) -> int:
         """Samples per window, W."""
         return self.rate * 25 // 1000

@@ -74,6 +74,27 @@ def train(
         print(f"wrote {' and '.join(str(p) for p in (out, log, tensorboard) if p)}")
 
 
+def inspect(
+    model: Path, text: str, /, *, out: Path | None = None, serve: Flag = False, port: int = 0, quiet: Flag = False
+) -> None:
+    """Look into a language model while it reads: which earlier words made each word likely, what gates and cells do, how far
+    gradients flow. Prints what to know and writes a page.
+
+    Args:
+        model: a file that `longshort train language` wrote.
+        text: a sentence.
+        out: file for the page, .html; without it inspect.html, or none with --serve.
+        serve: serve the page on this machine until Ctrl-C, and look again whenever the file of the model changes.
+        port: where to serve it; 0 takes a free one.
+        quiet: print nothing but where the page is served.
+    """
+    from longshort.apps.speech.language_inspect import subject
+    from longshort.inspection import inspect as look
+    from longshort.inspection import present
+
+    present(lambda: look(subject(LanguageModel.load(model), text)), model, out=out, serve=serve, port=port, quiet=quiet)
+
+
 def evaluate(model: Path, /, *, data: Path, out: Path | None = None, quiet: Flag = False) -> None:
     """Score a language model on text: perplexity per token, and bits per character.
 
