@@ -15,7 +15,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -168,6 +168,7 @@ def train(
     progress: bool = True,
     log: Path | str | None = None,
     watch: Watch | None = None,
+    preview: Callable[[nn.Module], object] | None = None,
 ) -> Result:
     """Train a task to its best weights.
 
@@ -187,6 +188,7 @@ def train(
         progress: show loss, score and time left on standard error; False prints nothing.
         log: file that gets one JSON line per score, and one per look at the gates.
         watch: looks at gates and gradient flow, and TensorBoard's files; see `probe.Watch`. None has neither.
+        preview: called after each score with the averaged weights as they are now, in evaluation mode; it must not change them.
 
     Returns:
         The best weights and how they came about.
@@ -212,16 +214,19 @@ def train(
         if size > 1:
             dist.barrier()  # nobody writes before all have read
         if rank > 0:
-            path, lines, progress, watch = None, None, False, Watch(every=0)
+            path, lines, progress, watch, preview = None, None, False, Watch(every=0), None
         if lines is not None:
             _cut(prepare(lines), run.step)
         shown = Display(run.total, run.step, task.better[0]) if progress else nullcontext()
         with watch.open(run.model, lines, run.step) as journal, shown as display, _Signals() as signals:
-            _loop(run, path, journal, display, signals)
+            _loop(run, path, journal, display, signals, preview)
         return run.result()
 
 
-def _loop(run: _Run[B], path: Path | None, journal: Journal, display: Display | None, signals: _Signals) -> None:
+def _loop(
+    run: _Run[B], path: Path | None, journal: Journal, display: Display | None, signals: _Signals,
+    preview: Callable[[nn.Module], object] | None,
+) -> None:  # fmt: skip
     begun, saved = time.monotonic() - run.seconds, time.monotonic()
     stop = 0
     try:
@@ -231,6 +236,8 @@ def _loop(run: _Run[B], path: Path | None, journal: Journal, display: Display | 
                     scores = run.score()
                 line = run.judge(scores)
                 journal.write(line)
+                if preview is not None:
+                    preview(run.average)
                 if display is not None:
                     display.scored(line)
                 continue

@@ -77,7 +77,7 @@ def inspect(subject: Subject) -> Inspection:
     with listening(s.network) as heard, record(s.network) as main:
         s.score(s.x[None].requires_grad_())[0, s.main].backward()
     plain = {path: plain_rnn(v[0], m.hidden_size) for path, (m, v) in heard.items()}
-    findings = [f for t in main for f in diagnose(_alone(t), context=min(len(s.x), len(t.mask)))]
+    findings = [f for t in main for f in diagnose(_alone(t), s.context and min(s.context, len(t.mask)))]
     layers, more = _layers(s, main, flows, plain)
     lead = s.main - first
     data = {
@@ -217,8 +217,7 @@ def _layers(
 
 def _order(t: Trace) -> NDArray:
     """Units from those that forget slowest to the fastest."""
-    tau = time_constants(t)
-    return np.argsort(-np.nan_to_num(tau.numpy(), posinf=np.finfo(np.float32).max), kind="stable")
+    return np.argsort(-time_constants(t).numpy(), kind="stable")
 
 
 def _cell(t: Trace) -> str:
@@ -237,7 +236,8 @@ def _picture(s: Subject) -> dict[str, Any]:
         cut = p.samples[: len(p.samples) // n * n].reshape(-1, n)
         low, high = np.quantile(p.features, [0.05, 0.999])
         return {"kind": "sound", "low": floats(cut.min(1)), "high": floats(cut.max(1)), "step": n / p.rate,
-                "spectrogram": packed(np.clip(p.features, low, high)), "hertz": floats(p.hertz), "words": list(p.words)}  # fmt: skip
+                "spectrogram": packed(np.clip(p.features, low, high)), "hertz": floats(p.hertz),
+                "words": list(p.words)}  # fmt: skip
     return {"kind": "bars", "y": floats(p.y), "name": p.name}
 
 
@@ -246,7 +246,7 @@ def _strongest(s: Subject, changed: NDArray, n: int = 3) -> list[str]:
     made: list[str] = []
     for t in np.argsort(-changed, kind="stable"):
         at = s.at[t]
-        said = s.labels[round(float(at))] if s.labels else f"{at:.2f} s"
+        said = s.labels[round(float(at))] if s.labels else f"{at:.1f} s"
         if said not in made:
             made.append(said)
         if len(made) == n:

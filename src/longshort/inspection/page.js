@@ -69,7 +69,7 @@ function pick(change) {
 
 function base(height, more) {
   const axis = {gridcolor: css("grid"), zeroline: false, linecolor: css("grid"), tickfont: {size: 11}, automargin: false};
-  return {axis, layout: {height, margin: {l: 54, r: 12, t: 26, b: 42}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+  return {axis, layout: {height, margin: {l: innerWidth > 640 ? 54 : 38, r: 12, t: 26, b: 42}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: {family: css("sans"), size: 12, color: css("faint")}, showlegend: false, hoverlabel: {bgcolor: css("card"), bordercolor: css("grid"),
     font: {color: css("ink"), family: css("sans"), size: 12}}, dragmode: innerWidth > 640 ? "zoom" : false, ...more}};
 }
@@ -127,7 +127,7 @@ function rows(l) {
 function ticks(low, high) {
   if (!D.labels.length) return {};
   const first = Math.max(0, Math.ceil(low)), last = Math.min(D.labels.length - 1, Math.floor(high)), shown = D.labels.slice(first, last + 1);
-  const wide = 7.2 * Math.max(1, ...shown.map((s) => s.length)) + 14, room = Math.max(1, Math.floor(($("time").clientWidth - 66) / wide));
+  const letters = Math.max(1, ...shown.map((s) => s.length)), wide = 7.2 * letters + Math.min(14, 4 + 2 * letters), room = Math.max(1, Math.floor(($("time").clientWidth - 66) / wide));
   const by = Math.max(1, Math.ceil(shown.length / room)), at = shown.map((_, k) => first + k).filter((k) => (k - first) % by === 0);
   return {tickmode: "array", tickvals: at, ticktext: at.map((k) => D.labels[k])};
 }
@@ -153,7 +153,7 @@ function drawTime(l) {
     const id = k ? k + 1 : "", bottom = Math.max(0, top - r.height / total);
     layout[`yaxis${id}`] = {...axis, domain: [bottom, top], fixedrange: true, nticks: 4, zeroline: !!(r.zero || r.zeroline), zerolinecolor: css("grid"),
       ...(r.range && {range: r.range}), ...(r.zero && {rangemode: "tozero"}), ...(r.ticks && {tickmode: "array", tickvals: r.ticks[0], ticktext: r.ticks[1]}),
-      ...(r.heat !== undefined && {type: "category", autorange: "reversed", showticklabels: false, showgrid: false})};
+      ...(r.heat !== undefined && {type: "category", autorange: "reversed", showticklabels: false, showgrid: false, ticks: ""})};
     notes.push({text: r.title, xref: "paper", x: 0, yref: "paper", y: top, xanchor: "left", yanchor: "bottom", showarrow: false, font: {size: narrow ? 11 : 12.5, color: css("ink")}});
     if (r.heat !== undefined) domains.heat = {axis: `y${id}`, marked: r.heat};
     if (!k) domains.top = [bottom, top];
@@ -178,7 +178,7 @@ function drawFlow(l) {
   layout.xaxis = {...axis, title: {text: "lag: steps back from the answer", standoff: 6}, rangemode: "tozero"};
   layout.yaxis = {...axis, type: "log", range: [Math.max(-12, Math.log10(Math.min(least, 0.005)) - 0.2), 0.25], exponentformat: "power", nticks: 7, fixedrange: true};
   layout.shapes = [{type: "line", xref: "paper", x0: 0, x1: 1, y0: 0.01, y1: 0.01, line: {color: css("faint"), width: 1, dash: "dot"}}];
-  layout.annotations = [{text: "1 %", xref: "paper", x: 1, y: -2, xanchor: "right", yanchor: "bottom", showarrow: false, font: {size: 11}}];
+  layout.annotations = [{text: "1 %", xref: "paper", x: 1, y: -2, xanchor: "right", yanchor: "top", showarrow: false, font: {size: 11}}];
   $("flowing").innerHTML = "";
   const b = (name, color) => Object.assign(document.createElement("b"), {textContent: name, style: `color:${css(color)}`});
   $("flowing").append(b(l.name, "f"), ` for ${D.questions[S.question].name}, |dL/dc| as a share of its largest; dashed, a `, b("plain RNN", "i"),
@@ -192,7 +192,7 @@ function drawMemory(l) {
   layout.xaxis = {...axis, title: {text: "units, slow to fast", standoff: 6}, showticklabels: false};
   layout.yaxis = {...axis, type: "log", nticks: 6, fixedrange: true, exponentformat: "power"};
   layout.annotations = known ? [] : [{text: "no forget gate: every unit remembers for ever", xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false}];
-  Plotly.react("memory", [{type: "scatter", mode: "markers", x, y, text: l.units.map((u) => `unit ${u}`), marker: {color: x.map((j) => (j === k ? css("f") : css("i"))), size: x.map((j) => (j === k ? 11 : 6))},
+  Plotly.react("memory", [{type: "scatter", mode: "markers", x, y, text: l.units.map((u) => `unit ${u}`), marker: {opacity: 1, line: {width: 0}, color: x.map((j) => (j === k ? css("f") : css("i"))), size: x.map((j) => (j === k ? 11 : 6))},
     hovertemplate: "%{text}: %{y:.3g} steps<extra></extra>"}], {...layout, margin: {...layout.margin, t: 8}}, {displayModeBar: false, responsive: true});
 }
 
@@ -210,8 +210,9 @@ function read(l) {
     div.append(dt, dd);
     return div;
   }));
+  const sum = (said) => (said.startsWith("−") ? `(${said})` : said);
   const before = at("c", t + (l.reverse ? l.dilation : -l.dilation)), [f, i, g, c] = ["f", "i", "g", "c"].map((k) => four(at(k, t)));
-  $("equation").textContent = l.exact && Number.isFinite(before) ? `(5)  c = f · c before + i · g = ${f} · ${four(before)} + ${i} · ${g} = ${c}` : "";
+  $("equation").textContent = l.exact && Number.isFinite(before) ? `(5)  c = f · c before + i · g = ${f} · ${sum(four(before))} + ${i} · ${sum(g)} = ${c}` : "";
   $("where").textContent = `${place(l.at[t])} (${t + 1} of ${l.at.length})`;
   $("step").max = l.at.length - 1;
   $("step").value = t;

@@ -85,6 +85,7 @@ class Subject:
     neutral: what takes the place of an input step that is taken out, [I].
     labels: names of the places 0, 1, 2, ... of the time axis, where it has names.
     unit: what the time axis counts.
+    context: how many steps it is given to remember over, where that is one number; the findings compare with it.
     changed: how much each answer changes without each step of the input, [Q, T]; None: found by putting `neutral` there.
     taken: how `changed` was found, in words.
     notes: sentences that the page must tell.
@@ -102,6 +103,7 @@ class Subject:
     neutral: Tensor
     labels: Sequence[str] = ()
     unit: str = "steps"
+    context: int | None = None
     changed: NDArray | None = None
     taken: str = "with the mean input in its place"
     notes: Sequence[str] = ()

@@ -46,6 +46,7 @@ def train(
     log: Path | None = None,
     probe: int = 0,
     tensorboard: Path | None = None,
+    preview: Path | None = None,
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
     cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
     training: Annotated[Training, HOW] = Training(),  # noqa: B008
@@ -64,14 +65,26 @@ def train(
         log: file for one JSON line per score; of an ensemble one file per network, NAME.0.jsonl, NAME.1.jsonl, ...
         probe: updates between two looks at gates, memory and gradient flow, for LOG and TENSORBOARD; 0 never looks.
         tensorboard: folder for event files with loss, learning rate, scores and what the looks see.
+        preview: file for the model as it is at each score: `longshort inspect FILE INPUT --serve` shows it while it learns.
     """
     prepare(out)
+    if preview is not None:
+        prepare(preview)
     state, n = resume_path(out), config.ensemble
     states, talks = checkpoints(state, n), chief() and not quiet
     if resume and talks and not any(p.exists() for p in states):
         print(f"there is no {states[0]} to go on with: starting at the beginning", file=sys.stderr)
     made = Forecaster(config=config, training=training, cell=cell)
-    made.fit(data, static=static_data, progress=talks, checkpoint=state, resume=resume, log=log, watch=Watch(probe, tensorboard))
+    made.fit(
+        data,
+        static=static_data,
+        progress=talks,
+        checkpoint=state,
+        resume=resume,
+        log=log,
+        watch=Watch(probe, tensorboard),
+        preview=preview,
+    )
     if chief():
         made.save(out)
         for path in states:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from longshort import artefact
 from longshort.apps.forecast import conformal
@@ -83,7 +84,7 @@ class Forecaster:
     def fit(
         self, df: Any, *, static: Any = None, id_col: str = "unique_id", time_col: str = "ds", target_col: str = "y",
         progress: bool = False, checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
-        watch: Watch | None = None,
+        watch: Watch | None = None, preview: Path | str | None = None,
     ) -> Self:  # fmt: skip
         """Train on a long frame. The end of series is held out to choose the best weights and to calibrate; see `ForecastTask`.
 
@@ -100,6 +101,8 @@ class Forecaster:
             log: file that gets one JSON line per validation score; of an ensemble one file per network, named likewise.
             watch: looks at gates and gradient flow while it trains, and TensorBoard's files (of an ensemble a folder per network,
                 0, 1, ...), see `probe.Watch`.
+            preview: file for the model as it is at each score, for `longshort inspect FILE ... --serve`; of an ensemble the
+                network that is being trained.
 
         Returns:
             Itself; `config` now holds the frequency, season and context that were used, `scores` the validation scores.
@@ -111,7 +114,7 @@ class Forecaster:
         columns = Columns(id_col, time_col, target_col)
         task = ForecastTask(self.asked, read(df, self.asked.freq, columns, self.asked.names, static=static), self.cell)
         self._train([task] * self.asked.ensemble, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log,
-                    watch=watch)  # fmt: skip
+                    watch=watch, preview=preview)  # fmt: skip
         self.sources = (df, static)
         return self
 
@@ -147,14 +150,15 @@ class Forecaster:
     def _train(
         self, tasks: Sequence[ForecastTask], training: Training, *, progress: bool = False,
         checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
-        watch: Watch | None = None,
+        watch: Watch | None = None, preview: Path | str | None = None,
     ) -> None:  # fmt: skip
         n, watch = len(tasks), watch or Watch(every=0)
         board = watch.tensorboard
         results = [
             train(task, replace(training, seed=training.seed + k), progress=progress, resume=resume,
                   checkpoint=checkpoint and checkpoints(checkpoint, n)[k], log=log and checkpoints(log, n)[k],
-                  watch=watch if n == 1 or board is None else replace(watch, tensorboard=Path(board) / str(k)))
+                  watch=watch if n == 1 or board is None else replace(watch, tensorboard=Path(board) / str(k)),
+                  preview=None if preview is None else partial(self._preview, task, preview))
             for k, task in enumerate(tasks)
         ]  # fmt: skip
         task, levels = tasks[0], np.array(tasks[0].config.quantiles)
@@ -169,6 +173,15 @@ class Forecaster:
         self.config, self.panel, self.model, self.recipe = task.config, task.panel, model, task.recipe
         self.columns = task.panel.columns
         self.scores = (Score("valid", date.today().isoformat(), scores),) if scores else ()
+
+    def _preview(self, task: ForecastTask, path: Path | str, network: nn.Module) -> None:
+        """Write a network in training as a forecaster of its own, not calibrated."""
+        made = Forecaster(config=replace(self.asked, ensemble=1), training=self.training, cell=self.cell)
+        made.config, made.columns = replace(task.config, ensemble=1), task.panel.columns
+        made.recipe = replace(task.recipe, config=made.config)
+        H, quantiles = made.config.horizon, made.config.quantiles
+        made.model = Ensemble([network], torch.ones(H, len(quantiles)), torch.empty(0, H), quantiles.index(0.5))
+        made.save(path)
 
     @classmethod
     def search(

@@ -23,9 +23,9 @@ NARROW = 128  # windows of a series that are taken out, at most
 def subject(forecaster: Forecaster, panel: Panel, series: Any = None) -> Subject:
     """What a forecast of the end of one series depends on.
 
-    The answers are the medians of the steps of the horizon, in scaled units (see `Window`), and their mean; of deepar, which draws
-    its paths, only where the next step's distribution lies. The gradient is that by way of what the LSTM reads. Taken out is a
-    value of the series itself, as if it had not been observed: so scaling and simple forecasts change as well.
+    The answers are the medians of the steps of the horizon, in scaled units (see `Window`), and their mean; of deepar, which
+    draws its paths, only where the next step's distribution lies. The gradient is that by way of what the LSTM reads. Taken out
+    is a value of the series itself, as if it had not been observed: so scaling and simple forecasts change as well.
 
     Args:
         forecaster: fitted; of an ensemble the first network is looked into.
@@ -45,7 +45,7 @@ def subject(forecaster: Forecaster, panel: Panel, series: Any = None) -> Subject
         raise ValueError("this forecaster is not fitted. Call fit(df) first.")
     network, c = whole.members[0], recipe.config
     S, N, L, H = np.array([s]), panel.lengths[[s]], cast(int, c.context), c.horizon
-    (inputs, window), drawn = next(recipe.windows(panel, S, N)), isinstance(network, DeepAR)
+    inputs, drawn = next(recipe.windows(panel, S, N))[0], isinstance(network, DeepAR)
     names = [_stamp(v) for v in panel.stamps(S.repeat(L + H), N[0] - L + np.arange(L + H))]
 
     def score(x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def subject(forecaster: Forecaster, panel: Panel, series: Any = None) -> Subject
     past = panel.window(S, N - L, L)
     made = recipe.forecast(whole, panel, S, N)[0]  # [H, Q]
     k, read = c.quantiles.index(0.5), inputs.past.shape[1]
-    notes = [] if len(whole.members) == 1 else [f"This is the first of {len(whole.members)} networks; the forecast is of them all."]
+    notes = [] if len(whole.members) == 1 else [f"This is the first of {len(whole.members)} networks; the forecast is by all."]
     if read < L:
         notes.append(f"The LSTM reads the last {read} of {L} steps; the simple forecasts that it mixes see them all.")
     if drawn:
@@ -74,7 +74,7 @@ def subject(forecaster: Forecaster, panel: Panel, series: Any = None) -> Subject
 
     return Subject(
         title=f"Forecast of {ids[s]}", network=network, x=inputs.past[0], score=score, questions=questions, main=0,
-        at=L - read + np.arange(read), place=place, neutral=torch.zeros(inputs.past.shape[-1]), labels=names,
+        at=L - read + np.arange(read), place=place, neutral=torch.zeros(inputs.past.shape[-1]), labels=names, context=read,
         picture=Series(past[0], np.stack([made[:, 0], made[:, k], made[:, -1]]), max(c.levels, default=0)),
         changed=_without(recipe, network, panel, s, past, drawn)[:, L - read :], taken="with that value missing", notes=notes,
     )  # fmt: skip

@@ -96,6 +96,7 @@ def train(
     log: Path | None = None,
     probe: int = 0,
     tensorboard: Path | None = None,
+    preview: Path | None = None,
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
     cell: Annotated[CellFlags, CELL] = CellFlags(),  # noqa: B008
     training: Annotated[HowFlags, HOW] = HowFlags(),  # noqa: B008
@@ -117,8 +118,11 @@ def train(
         log: file for one JSON line per score.
         probe: updates between two looks at gates, memory and gradient flow, for LOG and TENSORBOARD; 0 never looks.
         tensorboard: folder for event files with loss, learning rate, scores and what the looks see.
+        preview: file for the model as it is at each score: `longshort inspect FILE INPUT --serve` shows it while it learns.
     """
     prepare(out)
+    if preview is not None:
+        prepare(preview)
     state, talks = resume_path(out), chief() and not quiet
     if resume and talks and not state.exists():
         print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
@@ -128,7 +132,7 @@ def train(
     made = Recognizer(config=config, training=as_asked(training, DEFAULT), cell=cell)
     with warned(talks):
         made.fit(train_data, valid, start=first, aligner=aligner, progress=talks, checkpoint=state, resume=resume, log=log,
-                 watch=Watch(probe, tensorboard))  # fmt: skip
+                 watch=Watch(probe, tensorboard), preview=preview)  # fmt: skip
     if chief():
         made.save(out)
         state.unlink(missing_ok=True)
@@ -219,8 +223,8 @@ def inspect(
     model: Path, audio: Path, /, *, start: float = 0.0, seconds: float = 30.0, out: Path | None = None, serve: Flag = False,
     port: int = 0, quiet: Flag = False,
 ) -> None:  # fmt: skip
-    """Look into a recogniser while it listens: which moments of the sound each word was heard by, what gates and cells do, how far
-    gradients flow. Prints what to know and writes a page.
+    """Look into a recogniser while it listens: which moments of the sound each word was heard by, what gates and cells do, how
+    far gradients flow. Prints what to know and writes a page.
 
     Args:
         model: a file that `longshort train speech` wrote.

@@ -58,12 +58,12 @@ def subject(
     transcript = reader.transcript([heard], 0, int(steps[0]) - TAIL)
     at = recognizer.units.words(heard.tokens)
     words = [(w.text, w.start, w.end) for w in transcript.words]
-    notes = []
+    notes = [f"The recording: {name}."] if name else []
     if len(samples) < len(whole):
-        notes.append(f"This is {len(samples) / own:.1f} s from {start:g} s on, of {len(whole) / own:.1f} s. --start and --seconds "
-                     "take another part.")  # fmt: skip
+        part = f"{len(samples) / own:.1f} s from {start:g} s on, of {len(whole) / own:.1f} s"
+        notes.append(f"This is {part}; --start and --seconds take another part.")
     if network.predictor is not None:
-        notes.append("Recorded is the encoder, which hears; the predictor, which knows the tokens before, runs on words, not on time.")
+        notes.append("Recorded is the encoder, which hears. The predictor, which knows what was said, runs on words, not time.")
 
     def score(x: Tensor) -> Tensor:
         encoded, _, _ = network.encode(x, frames.expand(len(x)))
@@ -76,11 +76,11 @@ def subject(
         return (np.arange(steps) + 0.5) * STEP
 
     questions = [Question(*w) for w in words] or [Question("the last output: no word was heard", 0.0, len(features) / 100)]
+    hertz = cast(Recipe, recognizer.recipe).filterbank.hertz
     return Subject(
         title=f"“{transcript.text}”" if words else "Nothing was heard", network=network, x=x, score=score, questions=questions,
         main=len(questions) - 1, at=(np.arange(len(features)) + 0.5) / 100, place=place, neutral=network.mean, unit="seconds",
-        picture=Picture(samples, own, features, cast(Recipe, recognizer.recipe).filterbank.hertz, words), taken="with the mean sound of training in its place",
-        notes=[f"The recording: {name}."] * bool(name) + notes,
+        picture=Picture(samples, own, features, hertz, words), taken="with the mean sound of training in its place", notes=notes,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from longshort import artefact
 from longshort.apps.speech.language_task import LanguageConfig, LanguageNetwork, LanguageTask, Lines, Text, scores, surprise
@@ -69,7 +69,7 @@ class LanguageModel:
     def fit(
         self, text: Lines, valid: Lines | None = None, *, units_of: Any, progress: bool = False,
         checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
-        watch: Watch | None = None,
+        watch: Watch | None = None, preview: Path | str | None = None,
     ) -> Self:  # fmt: skip
         """Train on sentences, one per line.
 
@@ -82,6 +82,7 @@ class LanguageModel:
             resume: go on from the checkpoint.
             log: file that gets one JSON line per validation score.
             watch: looks at gates and gradient flow while it trains, and TensorBoard's files, see `probe.Watch`.
+            preview: file for the model as it is at each score, for `longshort inspect FILE ... --serve`.
 
         Returns:
             Itself. A warning says which lines were left out.
@@ -95,7 +96,14 @@ class LanguageModel:
         self.config = replace(self.config, fold=self.config.fold or fold)
         learn = self._read(text, units, self.config.tokens)
         task = LanguageTask(self.config, units, learn, None if valid is None else self._read(valid, units), self.cell)
-        result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch)
+
+        def write(network: nn.Module) -> None:
+            made = LanguageModel(config=self.config, training=self.training, cell=self.cell)
+            made.network, made._units = cast(LanguageNetwork, network), units
+            made.save(cast(Path, preview))
+
+        result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
+                       preview=None if preview is None else write)  # fmt: skip
         self.network, self._units = cast(LanguageNetwork, result.model), units
         self.scores = (Score("valid", date.today().isoformat(), result.scores),) if result.scores else ()
         return self

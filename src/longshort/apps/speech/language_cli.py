@@ -38,6 +38,7 @@ def train(
     log: Path | None = None,
     probe: int = 0,
     tensorboard: Path | None = None,
+    preview: Path | None = None,
     config: Annotated[LanguageConfig, WHAT] = LanguageConfig(),  # noqa: B008
     cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
     training: Annotated[HowFlags, HOW] = HowFlags(),  # noqa: B008
@@ -56,15 +57,18 @@ def train(
         log: file for one JSON line per score.
         probe: updates between two looks at gates, memory and gradient flow, for LOG and TENSORBOARD; 0 never looks.
         tensorboard: folder for event files with loss, learning rate, scores and what the looks see.
+        preview: file for the model as it is at each score: `longshort inspect FILE INPUT --serve` shows it while it learns.
     """
     prepare(out)
+    if preview is not None:
+        prepare(preview)
     state, talks = resume_path(out), chief() and not quiet
     if resume and talks and not state.exists():
         print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
     made = LanguageModel(config=config, training=as_asked(training, DEFAULT), cell=cell)
     with warned(talks):
         made.fit(text, valid, units_of=recognizer, progress=talks, checkpoint=state, resume=resume, log=log,
-                 watch=Watch(probe, tensorboard))  # fmt: skip
+                 watch=Watch(probe, tensorboard), preview=preview)  # fmt: skip
     if chief():
         made.save(out)
         state.unlink(missing_ok=True)

@@ -14,14 +14,14 @@ from longshort.apps.speech.language import LanguageModel
 from longshort.apps.speech.units import normal
 from longshort.inspection import Bars, Question, Subject
 
-START, END = "start", "end"
+START, END = "⊢", "⊣"
 
 
 def subject(model: LanguageModel, text: str) -> Subject:
     """What the words of a sentence were expected by.
 
-    The answers are the log-probabilities of the words, each given all that stands before it, and of the end. The input is what the
-    LSTM reads for the start and for each token; token k lies at place k, the start at 0.
+    The answers are the log-probabilities of the words, each given all that stands before it, and of the end. The input is what
+    the LSTM reads for the start and for each token; token k lies at place k, the start at 0.
 
     Args:
         model: a fitted one.
@@ -35,7 +35,7 @@ def subject(model: LanguageModel, text: str) -> Subject:
     tokens = units.encode(line) if line else []
     if not (words := units.words(tokens)):
         raise ValueError(f"the text must be a sentence with a word in it, got {text!r}.")
-    answers = [(units.decode([tokens[k] for k in at]).strip(), at) for at in words] + [(END, [len(tokens)])]
+    answers = [(units.decode([tokens[k] for k in at]).strip(), at) for at in words] + [("the end", [len(tokens)])]
     want = torch.tensor([*tokens, 0])
 
     def logp(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import nn
 from torch import Tensor
 
 from longshort import artefact
@@ -82,6 +83,7 @@ class Recognizer:
         self, train_data: Any, valid_data: Any = None, *, start: Recognizer | str | os.PathLike[str] | None = None,
         aligner: Recognizer | str | os.PathLike[str] | None = None, progress: bool = False,
         checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None, watch: Watch | None = None,
+        preview: Path | str | None = None,
     ) -> Self:  # fmt: skip
         """Train on recordings with their texts.
 
@@ -98,6 +100,7 @@ class Recognizer:
             resume: go on from the checkpoint.
             log: file that gets one JSON line per validation score.
             watch: looks at gates and gradient flow while it trains, and TensorBoard's files, see `probe.Watch`.
+            preview: file for the model as it is at each score, for `longshort inspect FILE ... --serve`.
 
         Returns:
             Itself; `dropped` lists what was left out, `scores` the validation scores.
@@ -116,7 +119,14 @@ class Recognizer:
         self.dropped = task.dropped
         if task.dropped:
             warnings.warn(data.said(task.dropped), UserWarning, stacklevel=2)
-        result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch)
+
+        def write(network: nn.Module) -> None:
+            made = Recognizer(config=self.config, training=self.training, cell=self.cell)
+            made.network, made.recipe, made.reader = cast(Network, network), task.recipe, Reader(task.recipe.units)
+            made.save(cast(Path, preview))
+
+        result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
+                       preview=None if preview is None else write)  # fmt: skip
         self.network, self.recipe = cast(Network, result.model), task.recipe
         texts = [normal(u.text, self.config.fold) for u in task.train]
         ngram = NGram.fit(texts, self.config.ngram) if self.config.ngram else None
