@@ -75,7 +75,8 @@ def inspect(subject: Subject) -> Inspection:
         changed = occlusion(s)
     changed = changed[asked.start : asked.stop]
     with listening(s.network) as heard, record(s.network) as main:
-        s.score(s.x[None].requires_grad_())[0, s.main].backward()
+        x = s.x[None].clone().requires_grad_()
+        torch.autograd.grad(s.score(x)[0, s.main], x)
     plain = {path: plain_rnn(v[0], m.hidden_size) for path, (m, v) in heard.items()}
     findings = [f for t in main for f in diagnose(_alone(t), s.context and min(s.context, len(t.mask)))]
     layers, more = _layers(s, main, flows, plain)
@@ -107,13 +108,11 @@ def gradients(s: Subject, asked: Sequence[int]) -> tuple[NDArray, dict[str, list
         rows = list(asked)[k : k + TOGETHER]
         x = s.x.expand(len(rows), *s.x.shape).clone().requires_grad_()
         with record(s.network, keep="c") as r:
-            s.score(x)[torch.arange(len(rows)), rows].sum().backward()
-        norms.append(torch.zeros(x.shape[:2]) if x.grad is None else x.grad.norm(dim=-1))
+            (grad,) = torch.autograd.grad(s.score(x)[torch.arange(len(rows)), rows].sum(), x)
+        norms.append(grad.norm(dim=-1))
         for t in r:
             at = by_lag(t) if t.flows else torch.full(t.mask.shape, torch.nan)
             flows.setdefault(t.name, []).extend(at.T.numpy())
-    for p in s.network.parameters():
-        p.grad = None
     return torch.cat(norms).numpy(), flows
 
 
@@ -187,7 +186,7 @@ def _layers(
         values += len(t.mask) * len(order) * 6
     step = max(1, math.ceil(values / VALUES))
     if step > 1:
-        notes.append(f"Of gates, cells and outputs every {step}th step is here; all curves hold every step.")
+        notes.append(f"Of gates, cells and outputs one step in {step} is here; all curves hold every step.")
     made = []
     for t in main:
         path = t.name.rpartition(".")[0]
@@ -246,7 +245,7 @@ def _strongest(s: Subject, changed: NDArray, n: int = 3) -> list[str]:
     made: list[str] = []
     for t in np.argsort(-changed, kind="stable"):
         at = s.at[t]
-        said = s.labels[round(float(at))] if s.labels else f"{at:.1f} s"
+        said = s.labels[round(float(at))] if s.labels else f"{at:.1f} s" if s.unit == "seconds" else f"step {at:g}"
         if said not in made:
             made.append(said)
         if len(made) == n:

@@ -12,8 +12,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
-from torch import Tensor
+from torch import Tensor, nn
 
 from longshort import artefact
 from longshort.apps.speech import align, audio, data
