@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types house unit slow native native-arm bench-engine bench-m4 bench-forecast bench-speech clean
+.PHONY: help demo test lint types house unit slow native native-arm bench-engine bench-m4 bench-forecast bench-speech pictures clean
 
 help:           ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -63,6 +63,9 @@ bench-forecast: $(READY) ## one default configuration on Tourism, ETTh1 and Vict
 
 bench-speech: $(READY) ## train recognisers on AN4 and score them on its test part: hours
 	$(BIN)/python -m benchmarks.speech --jobs 2 && $(BIN)/python -m benchmarks.table
+
+pictures: $(READY) ## docs/*.webp: the page of longshort inspect, drawn by chromium
+	$(BIN)/python docs/pictures.py
 
 clean:          ## remove what was built here
 	rm -rf $(VENV) build dist out

@@ -77,7 +77,7 @@ def look(network: Network) -> inspection.Inspection:
         inspection.Subject(
             title=f"Remember the {symbols[0]}", network=network, x=x[0],
             score=lambda x: network(x)[:, -1].log_softmax(-1)[:, first],
-            questions=[inspection.Question(f"the answer {symbols[0]}, after the last step", T - 1, T - 1)], main=0,
+            questions=[inspection.Question(f"the answer {symbols[0]}", T - 1, T - 1)], main=0,
             at=np.arange(T), place=lambda name, steps: np.arange(steps), neutral=x[0].mean(0), labels=symbols, context=T,
             picture=inspection.Bars(sure, f"probability of {symbols[0]}, if asked after each step"),
         )
@@ -89,6 +89,7 @@ def main(out: Path, steps: int = 600) -> None:
     torch.set_num_threads(1)  # so small a network is faster without company
     out.mkdir(parents=True, exist_ok=True)
     for init in ("torch", f"chrono:{T}"):
+        torch.manual_seed(0)
         before, network = flow(Network(init)), learn(init, steps)
         x, first = draw(1000)
         with torch.no_grad():

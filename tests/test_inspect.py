@@ -43,6 +43,7 @@ from longshort.train import Training, train
 from test_cli import start
 from toy import Toy
 
+ROOT = Path(__file__).parents[1]
 EVIL = "</script><script>document.title='hacked'</script> <b>&\"'"
 SHORT = Training(steps=10, evaluate=5, device="cpu")
 LINES = ["one two three", "two three four", "three one one", "four four two"] * 8
@@ -118,6 +119,13 @@ def shown(window: Page) -> dict[str, tuple[float, str]]:
 
 
 NUMBER = "\u2212?[0-9]+[.][0-9]+"
+
+
+AXES = "Object.keys(document.getElementById('time')._fullLayout).filter(k => k.startsWith('xaxis'))"
+OVERLAP = """(() => {  // names on the time axis that touch each other
+  const r = [...document.querySelectorAll('#time .xtick text')].map(e => e.getBoundingClientRect()).sort((a, b) => a.left - b.left);
+  return r.filter((b, k) => k && r[k - 1].right > b.left - 1).map(b => b.left);
+})()"""
 
 
 def number(said: str) -> float:
@@ -407,18 +415,18 @@ def test_every_application_has_its_page(browser, home, tmp_path, capsys, monkeyp
     assert said in told
     assert f"wrote {out}" in told
     assert re.search(r"^  (note|warning) ", told, re.M)
-    for scheme, width in (("light", 1280), ("dark", 400)):
-        window = Window(browser, width, scheme)
-        p = window.open(out)
+    window = Window(browser)
+    p = window.open(out)
+    for width, scheme in ((1280, "light"), (400, "dark")):
+        p.set_viewport_size({"width": width, "height": 900})
+        p.emulate_media(color_scheme=scheme)
+        p.wait_for_function(f"document.getElementById('time')._fullLayout.width < {width}")
         assert p.evaluate("document.documentElement.scrollWidth") == width
         for k in range(min(2, p.evaluate("D.questions.length"))):
             pick(p, "question", str(k))
         p.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
-        window.close()
-    axes = "(e => Object.keys(e._fullLayout).filter(k => k.startsWith('xaxis')))(document.getElementById('time'))"
-    window = Window(browser)
-    p = window.open(out)
-    assert p.evaluate(axes) == ["xaxis"]  # one time axis for all rows
+        assert p.evaluate(AXES) == ["xaxis"]  # one time axis for all rows
+        assert p.evaluate(OVERLAP) == []
     window.close()
 
 
@@ -595,3 +603,17 @@ def test_an_inspection_tells_what_mattered():
     assert isinstance(found, Inspection)
     assert len(found.strongest) == 3
     assert set(found.strongest) <= set("abcde")
+
+
+def test_the_example_learns_with_chrono_alone_and_the_page_on_it_says_the_truth(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import remember
+
+    remember.main(tmp_path)
+    told = capsys.readouterr().out
+    rates = [int(n) for n in re.findall(r"(\d+)% of 1000 first symbols", told)]
+    assert rates[0] < 40
+    assert rates[1] > 99
+    found = remember.look(remember.learn(f"chrono:{remember.T}", 600))
+    assert found.strongest[0] == found.data["labels"][0]
+    assert (tmp_path / "inspect.html").stat().st_size < 6e6

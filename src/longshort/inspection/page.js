@@ -261,6 +261,12 @@ $("theme").onclick = () => {
   draw();
 };
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+let wide = innerWidth;
+addEventListener("resize", () => {
+  if (innerWidth === wide) return;
+  wide = innerWidth;
+  draw();
+});
 
 load(JSON.parse($("data").textContent));
 $("time").on("plotly_click", (e) => {
