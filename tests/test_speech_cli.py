@@ -376,7 +376,7 @@ WRONG = {
     ("listen", "MODEL", "--silence", "0"): "0 < pause <= silence",
     ("listen", "MODEL", "--stdin", "--device", "1"): "--device names a microphone, --stdin takes none.",
     ("listen", "WHOLE", "--stdin"): "this recogniser hears in both directions, so it needs whole recordings",
-    ("update", "MODEL"): "is a model of speech, which has no update; it has predict, eval, align, listen.",
+    ("update", "MODEL"): "is a model of speech, which has no update; it has predict, eval, inspect, align, listen.",
 }  # fmt: skip
 
 

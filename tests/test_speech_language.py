@@ -450,4 +450,4 @@ def test_train_and_eval(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     code, _, err = run(capfd, *["valid.txt" if w == held else w for w in words])
     assert (code, err) == (2, "error: valid.txt cannot be read as a longshort file: there is no such file.\n")
     code, _, err = run(capfd, "listen", out)
-    assert (code, err) == (2, f"error: {out} is a model of language, which has no listen; it has eval.\n")
+    assert (code, err) == (2, f"error: {out} is a model of language, which has no listen; it has eval, inspect.\n")
