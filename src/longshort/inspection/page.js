@@ -14,8 +14,17 @@ function decode(v) {
   return Array.from({length: v.shape[0]}, (_, k) => flat.subarray(k * v.shape[1], (k + 1) * v.shape[1]));
 }
 const encoded = (v) => v && typeof v === "object" && (v.f !== undefined || v.u !== undefined) && v.shape;
-const opened = (v) => encoded(v) ? decode(v) : Array.isArray(v) ? v.map(opened)
-  : v && typeof v === "object" ? Object.fromEntries(Object.entries(v).map(([k, x]) => [k, opened(x)])) : v;
+function opened(v) {
+  if (encoded(v)) return decode(v);
+  if (Array.isArray(v)) return v.map(opened);
+  if (!v || typeof v !== "object") return v;
+  const made = {};
+  for (const [k, x] of Object.entries(v)) {  // numbers are decoded when they are first asked for
+    const get = () => { const value = opened(x); Object.defineProperty(made, k, {value, enumerable: true}); return value; };
+    Object.defineProperty(made, k, encoded(x) ? {get, enumerable: true, configurable: true} : {value: opened(x), enumerable: true});
+  }
+  return made;
+}
 
 const most = (v) => v.reduce((a, b) => (b > a ? b : a), 0), sig = (v) => (Number.isFinite(v) ? String(+v.toPrecision(3)) : "–");
 const place = (x) => (D.labels.length ? D.labels[Math.round(x)] ?? "" : D.unit === "seconds" ? `${x.toFixed(2)} s` : sig(x));
@@ -115,7 +124,8 @@ function rows(l) {
   const colour = (k) => `<span style="color:${css(k)}"><b>${k}</b></span>`;
   return [...picture(),
     {height: 100, title: `what mattered for <b>${q.name}</b>: <span style="color:${css("i")}"><b>gradient</b></span>, <span style="color:${css("f")}"><b>taken out</b></span>`, zero: true, ticks: [[0, 1], ["0", "max"]], traces: [
-      {type: "bar", x: D.at, y: share(g), customdata: g, text: names, textposition: "none", marker: {color: css("i")}, hovertemplate: "gradient %{customdata:.3g}<br>%{text}<extra></extra>"},
+      {...(D.at.length > 300 ? {type: "scatter", mode: "lines", fill: "tozeroy", line: {color: css("i"), width: 1}} : {type: "bar", textposition: "none", marker: {color: css("i")}}),
+        x: D.at, y: share(g), customdata: g, text: names, hovertemplate: "gradient %{customdata:.3g}<br>%{text}<extra></extra>"},
       {type: "scatter", mode: "lines", x: D.at, y: share(c), customdata: c, text: names, line: {color: css("f"), width: 1.8, shape: "hvh"}, hovertemplate: "change %{customdata:.3g}<br>%{text}<extra></extra>"}]},
     {height: 230, title: `${NAMES[S.gate]} of ${l.name}, slow units at the top`, heat: !single, traces: [{type: "heatmap", x: l.at, z: Array.from({length: n}, (_, k) => z.map((row) => (Number.isFinite(row[k]) ? row[k] : null))),
       y: Array.from({length: n}, (_, k) => String(single ? k : l.units[k])), text: Array(n).fill(own), zmin: signed ? -bound : 0, zmax: bound, colorscale: scale, showscale: false,
