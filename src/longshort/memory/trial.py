@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,21 @@ from torch import Tensor, nn
 from longshort.cell import Cell
 from longshort.memory.tasks import Batch, Task
 from longshort.nn import LSTM
+
+class Exam(NamedTuple):
+    """How an exam went.
+
+    passed: whether the task is solved.
+    right: sequences that were right.
+    of: sequences that were read; fewer than the exam has if it was lost before.
+    error: mean absolute error, where the criterion asks for it.
+    """
+
+    passed: bool
+    right: int
+    of: int
+    error: float | None
+
 
 CHUNK = 500  # sequences that the exam reads at once
 PIECE = 10_000  # steps of a stream that it reads at once
@@ -51,7 +66,6 @@ class Recipe:
         most: training sequences after which a trial has failed.
         every: updates between two exams.
         embed: features by which symbols enter; 0 is one per symbol, fixed.
-        horizon: T_MAX of the chrono initialisation; 0 is the task's steps.
     """
 
     hidden: int
@@ -62,7 +76,6 @@ class Recipe:
     average: float = 0.0
     every: int = 50
     embed: int = 0
-    horizon: int = 0
 
 
 class Net(nn.Module):
@@ -73,8 +86,9 @@ class Net(nn.Module):
         self.each, self.symbols = task.answer == "symbols", task.inputs if task.symbolic else 0
         self.embed = nn.Embedding(task.inputs, recipe.embed) if recipe.embed else None
         I = recipe.embed or task.inputs
-        init = variant.init.replace("T", str(recipe.horizon or task.steps))
-        self.layer: nn.Module = nn.RNN(I, recipe.hidden) if variant.cell is None else LSTM(I, recipe.hidden, cell=variant.cell, init=init)
+        init = variant.init.replace("T", str(task.steps))
+        plain = variant.cell is None
+        self.layer: nn.Module = nn.RNN(I, recipe.hidden) if plain else LSTM(I, recipe.hidden, cell=variant.cell, init=init)
         self.head = nn.Linear(recipe.hidden, task.outputs)
 
     def forward(self, x: Tensor, lengths: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -100,44 +114,36 @@ def loss(task: Task, output: Tensor, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def examine(net: Net, task: Task, rng: np.random.Generator) -> tuple[int, int, float]:
-    """Take the exam, and leave it when it is lost: sequences right, sequences read, mean absolute error (of values)."""
+def examine(net: Net, task: Task, rng: np.random.Generator) -> Exam:
+    """Take the exam, and leave it when it is lost."""
     if task.stream:
-        return (*_streams(net, task, rng), 0.0)
-    right = read = 0
-    errors, first = [], True
-    while read < task.exam:
-        batch = task.draw(rng, min(max(10, task.exam // 20) if first else CHUNK, task.exam - read), "test")
-        first = False
-        output, _ = net(torch.from_numpy(batch.x), torch.from_numpy(batch.lengths))
-        answer = _answer(task, output)
+        brief = _stream(net, task, task.draw(rng, task.exam, "train"))
+        return _stream(net, task, task.draw(rng, task.exam, "test")) if brief.passed else brief
+    right, read, errors = 0, 0, []
+    while read < task.exam and read - right <= task.wrong:
+        batch = task.draw(rng, min(CHUNK if read else max(10, task.exam // 20), task.exam - read), "test")
+        answer = _answer(task, net(torch.from_numpy(batch.x), torch.from_numpy(batch.lengths))[0])
         right += int(task.right(batch, answer).sum())
         read += batch.x.shape[1]
-        if task.error is not None:
-            errors.append(np.abs(answer - batch.target))
-        if read - right > task.wrong:
-            break
-    return right, read, float(np.concatenate(errors).mean()) if errors else 0.0
+        errors.append(np.abs(answer - batch.target) if task.error is not None else 0.0)
+    error = float(np.concatenate(errors).mean()) if task.error is not None else None
+    return Exam(read - right <= task.wrong and (task.error is None or error < task.error), right, read, error)
 
 
-def _streams(net: Net, task: Task, rng: np.random.Generator) -> tuple[int, int]:
-    batch, state = task.draw(rng, task.exam, "test"), None
+def _stream(net: Net, task: Task, batch: Batch) -> Exam:
+    """Read streams piece by piece, carrying the state, up to the first error."""
+    state = None
     for t in range(0, len(batch.x), PIECE):
-        piece = Batch(*(v if v.ndim == 1 else v[t : t + PIECE] for v in batch if v is not None))
+        piece = Batch(*(v if v is None or v.ndim == 1 else v[t : t + PIECE] for v in batch))
         output, state = net(torch.from_numpy(piece.x), torch.full((task.exam,), len(piece.x)), state)
-        right = task.right(piece, _answer(task, output))
-        if not right.all():
-            return int(right.sum()), task.exam
-    return task.exam, task.exam
+        right = int(task.right(piece, _answer(task, output)).sum())
+        if right < task.exam:
+            return Exam(False, right, task.exam, None)
+    return Exam(True, task.exam, task.exam, None)
 
 
 def _answer(task: Task, output: Tensor) -> np.ndarray:
     return (output[..., 0] if task.answer == "value" else output.softmax(-1)).numpy()
-
-
-def passed(task: Task, right: int, read: int, error: float) -> bool:
-    """Whether an exam was passed."""
-    return read >= min(read, task.exam) and read - right <= task.wrong and (task.error is None or error < task.error)
 
 
 def run(task: Task, variant: Variant, recipe: Recipe, seed: int, seconds: float = float("inf"), say: Any = None) -> dict[str, Any]:
@@ -152,7 +158,7 @@ def run(task: Task, variant: Variant, recipe: Recipe, seed: int, seconds: float 
         say: called with (sequences, loss) at each exam.
 
     Returns:
-        solved, sequences read in training, the latest exam (right, of), loss, seconds.
+        solved, sequences read in training, the latest exam, mean loss of the latest updates, seconds.
     """
     seeds = np.random.SeedSequence(seed).spawn(3)
     torch.manual_seed(int(seeds[0].generate_state(1)[0]))
@@ -162,26 +168,22 @@ def run(task: Task, variant: Variant, recipe: Recipe, seed: int, seconds: float 
     judged.load_state_dict(net.state_dict())
     weights, averages = list(net.parameters()), list(judged.parameters())
     adam = torch.optim.Adam(weights, recipe.lr, fused=True)
-    sequences, updates, mean, result = 0, 0, None, None
-    while sequences < recipe.most and time.perf_counter() - begun < seconds:
+    sequences, updates, mean, exam = 0, 0, 0.0, Exam(False, 0, 0, None)
+    while not exam.passed and sequences < recipe.most and time.perf_counter() - begun < seconds:
         batch = task.draw(learn, recipe.batch, "train")
-        output, _ = net(torch.from_numpy(batch.x), torch.from_numpy(batch.lengths))
-        value = loss(task, output, batch)
+        value = loss(task, net(torch.from_numpy(batch.x), torch.from_numpy(batch.lengths))[0], batch)
         adam.zero_grad()
         value.backward()
-        torch.nn.utils.clip_grad_norm_(weights, recipe.clip)
+        nn.utils.clip_grad_norm_(weights, recipe.clip)
         adam.step()
         sequences, updates = sequences + recipe.batch, updates + 1
         if recipe.average:
             with torch.no_grad():
                 torch._foreach_lerp_(averages, weights, 1 - min(recipe.average, (1 + updates) / (10 + updates)))
-        mean = value.item() if mean is None else mean + (value.item() - mean) / min(updates, recipe.every)
+        mean += (value.item() - mean) / min(updates, recipe.every)
         if updates % recipe.every == 0:
-            result = examine(judged, task, exams)
+            exam = examine(judged, task, exams)
             if say:
-                say(sequences, mean, result)
-            if passed(task, *result):
-                break
-    solved = result is not None and passed(task, *result)
-    right, read, _ = result or (0, 0, 0.0)
-    return {"solved": solved, "sequences": sequences, "right": right, "of": read, "loss": mean, "seconds": round(time.perf_counter() - begun, 2)}
+                say(sequences, mean, exam)
+    took = round(time.perf_counter() - begun, 2)
+    return {"solved": exam.passed, "sequences": sequences, "exam": exam._asdict(), "loss": mean, "seconds": took}
