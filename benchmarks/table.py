@@ -13,6 +13,7 @@ from benchmarks.cases import BLOCKS, TITLES
 from benchmarks.machine import ROOT
 from benchmarks.published import AIM, AN4, COVERAGE_ERROR, LEVEL, M4_OTHERS, M4S, MUST, OWA, TOURISM
 from benchmarks.stats import mean_sd
+from longshort.memory import report
 
 app = App(name="benchmarks.table", help=__doc__)
 
@@ -239,6 +240,17 @@ def speech_markdown(folder: Path) -> str:
                       *_grid(SPEECH_HEAD, speech_rows(result))])  # fmt: skip
 
 
+def memory_markdown(folder: Path) -> str:
+    """For the README: the newest full run."""
+    result = latest(folder, "memory")
+    if not result:
+        return "Not measured yet: `make bench-memory`."
+    took = f"{result['seeds']} seeds, {result['processes']} processes of one thread, {report.hours(result)}"
+    return "\n".join([f"{where(result)}; {took}.", "", *_grid(report.head(result), report.rows(result)), "",
+                      "<details><summary>How each task was learned: Adam, all nets alike</summary>", "",
+                      *_grid(report.RECIPE_HEAD, report.recipe_rows(result)), "", "</details>"])  # fmt: skip
+
+
 def where(result: dict[str, Any]) -> str:
     """Machine, versions, commit and date."""
     m, has, made = result["machine"], result["versions"], f"commit {result['commit']}, {result['date'][:10]}"
@@ -269,7 +281,8 @@ def engine_markdown(folder: Path) -> str:
     return markdown(result)
 
 
-SECTIONS = {"engine": engine_markdown, "m4": m4_markdown, "forecast": forecast_markdown, "speech": speech_markdown}
+SECTIONS = {"engine": engine_markdown, "m4": m4_markdown, "forecast": forecast_markdown, "speech": speech_markdown,
+            "memory": memory_markdown}  # fmt: skip
 
 
 def insert(text: str, table: str, section: str = "engine") -> str:

@@ -51,6 +51,8 @@ longshort listen speech.safetensors
 
 longshort train language --text corpus.txt --valid valid.txt --recognizer speech.safetensors --out language.safetensors
 longshort eval language.safetensors --data test.txt
+
+longshort bench memory --quick
 ```
 """
 
@@ -66,8 +68,13 @@ search = App(
     name="search", help="Try settings, by what they reach on a held-out part of your data, and train with the best ones."
 )
 crossval = App(name="crossval", help="Judge settings: train on the past of your data and score on what came, several times over.")
-for made in (train, search, crossval):
+bench = App(name="bench", help="Measure what an LSTM can do, beside others.")
+bench.command(
+    "longshort.memory.cli:memory", name="memory", help="What can a recurrent net remember? The experiments of 1997 and after."
+)
+for made in (train, search, crossval, bench):
     app.command(made)
+for made in (train, search, crossval):
     for name, doc in APPS.items():
         if made is train or name == "forecast":
             made.command(f"{ROOMS[name]}:{made.name[0]}", name=name, help=doc if made is train else None)

@@ -7,15 +7,15 @@ import os
 import sys
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from longshort.memory.catalogue import tasks
 from longshort.memory.report import papers, table
 from longshort.memory.suite import SECONDS, SEEDS, effort, plan, recipe, run
-from longshort.memory.tasks import tasks
 
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True)]
 
@@ -91,7 +91,7 @@ def memory(
 
 
 def _said(task: Any) -> dict[str, Any]:
-    return {k: getattr(task, k) for k in ("name", "title", "source", "steps", "paper", "sequences")}
+    return {k: getattr(task, k) for k in ("name", "title", "source", "steps", "symbolic", "paper", "sequences")}
 
 
 def _cores() -> int:
@@ -116,6 +116,3 @@ class _Progress:
         came = f"solved after {r['sequences']:,}" if r["solved"] else f"not solved by {r['sequences']:,}"
         print(f"{self.done}/{len(self.cost)}  {r['task']}  {r['variant']}  seed {r['seed']}  {came} sequences  "
               f"{r['seconds']:.0f} s  left about {left}", file=sys.stderr, flush=True)  # fmt: skip
-
-
-_ = datetime, UTC

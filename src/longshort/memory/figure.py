@@ -1,4 +1,4 @@
-"""The picture: how far back error flows in an RNN and in LSTMs, before they have learned anything. matplotlib is imported here only."""
+"""The picture: how far back error flows in an RNN and in LSTMs, before they learn. matplotlib is imported only here."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from longshort import probe
+from longshort.memory.catalogue import tasks
 from longshort.memory.recipes import VARIANTS
-from longshort.memory.tasks import Batch, tasks
+from longshort.memory.tasks import Batch, Task
 from longshort.memory.trial import Net, Recipe, loss
 
-TASK, RECIPE, SEQUENCES, FLOOR = "adding-1000", Recipe(hidden=32, batch=1, lr=0, most=0), 64, 1e-30
+TASK, RECIPE, SEQUENCES = "adding-1000", Recipe(hidden=32, batch=1, lr=0, most=0), 64
+FLOOR, SCALE = 1e-28, 1e12  # the smallest share drawn; what the loss is multiplied by, so that float32 can hold its norm
 INK = "#768390"  # stands out against white and black alike
 LINES: dict[str, tuple[str, str, Any]] = {  # label, colour (Okabe & Ito 2008) and dashes
     "chrono": ("LSTM, chrono", "#0072b2", "solid"),
@@ -28,8 +30,7 @@ LINES: dict[str, tuple[str, str, Any]] = {  # label, colour (Okabe & Ito 2008) a
 def flow(variant: str, seed: int = 0) -> np.ndarray:
     """The norm of the gradient of the loss with respect to the state, by lag, over its norm at the last step.
 
-    The state is c of an LSTM and h of a plain RNN: what carries memory from step to step. float64, so that little is not 0;
-    the recording's norms are float32.
+    The state is c of an LSTM and h of a plain RNN: what carries memory from step to step. Computed in float64.
 
     Returns:
         Mean over sequences of the adding task with T = 1000, [1001].
@@ -41,16 +42,16 @@ def flow(variant: str, seed: int = 0) -> np.ndarray:
     x, lengths = torch.from_numpy(drawn.x).double(), torch.from_numpy(drawn.lengths)
     batch = drawn._replace(target=drawn.target.astype(np.float64))
     if variant == "rnn":
-        norms = _of_rnn(net, x, lengths, batch)
+        norms = _of_rnn(net, task, x, lengths, batch)
     else:
         with probe.record(net, keep="c", units=[0]) as recording:
-            loss(task, net(x, lengths)[0], batch).backward()
+            (SCALE * loss(task, net(x, lengths)[0], batch)).backward()
         norms = probe.by_lag(recording["layer.l0"], "dc")
     kept = norms[: task.steps + 1].double()
     return (kept / kept[0]).nanmean(1).numpy()
 
 
-def _of_rnn(net: Net, x: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+def _of_rnn(net: Net, task: Task, x: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
     """dLoss/dh_t by lag, [T, B]: the same cell, step by step, so that each h_t is there to be asked."""
     p = dict(net.layer.named_parameters())
     h, states = x.new_zeros(x.shape[1], RECIPE.hidden), []
@@ -59,7 +60,7 @@ def _of_rnn(net: Net, x: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
         states.append(h)
     rows = torch.arange(x.shape[1])
     output = net.head(torch.stack(states)[lengths - 1, rows])
-    norms = torch.stack([g.norm(dim=1) for g in torch.autograd.grad(loss(tasks()[TASK], output, batch), states)])
+    norms = torch.stack([g.norm(dim=1) for g in torch.autograd.grad(loss(task, output, batch), states)])
     at = lengths - 1 - torch.arange(len(x))[:, None]
     return torch.where(at >= 0, norms.gather(0, at.clamp(min=0)), torch.nan)
 
@@ -89,15 +90,13 @@ def draw(path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"font.size": 11, "text.color": INK, "svg.fonttype": "none", "svg.hashsalt": "longshort"}):
+    with mpl.rc_context({"font.size": 11, "text.color": INK, "svg.hashsalt": "longshort"}):
         figure = Figure(figsize=(8, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        ends = []
         for name, (label, colour, dashes) in LINES.items():
             y = flow(name)
             seen = np.flatnonzero(y >= FLOOR)[-1] + 1
             axes.plot(np.arange(seen), y[:seen], color=colour, linestyle=dashes, linewidth=2.2, label=label)
-            ends.append((seen - 1, float(y[seen - 1]), label, colour))
         axes.set_yscale("log")
         axes.set(xlim=(0, 1000), ylim=(FLOOR, 1e4), xlabel="lag: steps before the loss")
         axes.set_title("How much of the error arrives (norm of dLoss/dc, of dLoss/dh for the RNN; lag 0 is 1)", loc="left",

@@ -1,4 +1,4 @@
-"""The nets that are compared, and how each task is learned: data only. Chosen on seeds 100 and above; the benchmark's are 0 to 4."""
+"""The nets that are compared, and how each task is learned. Chosen on seeds from 100 on; the benchmark's are 0 to 4."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from longshort.memory.trial import Recipe, Variant
 VARIANTS = {v.name: v for v in (
     Variant("rnn", None),
     Variant("1997", Cell(forget=False)),
-    Variant("default"),
-    Variant("forget-bias", init="forget_bias"),
-    Variant("chrono", init="chrono:T"),
+    Variant("default", Cell()),
+    Variant("forget-bias", Cell(), init="forget_bias"),
+    Variant("chrono", Cell(), init="chrono:T"),
     Variant("peephole", Cell(peephole=True)),
     Variant("coupled", Cell(coupled=True)),
     Variant("layer-norm", Cell(layer_norm=True)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -19,8 +20,6 @@ def papers() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = [line.partition(":") for line in info.read_text().splitlines()] if info.exists() else []
     cpu = next((v.strip() for k, _, v in lines if k.strip() == "model name"), platform.processor() or platform.machine())
-    import os
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     commit = _git("rev-parse", "--short", "HEAD")
     return {
@@ -63,6 +62,12 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
     return made
 
 
+def hours(result: dict[str, Any]) -> str:
+    """How long the trials took, in words."""
+    spent = sum(t["seconds"] for t in result["trials"]) / result["processes"] / 3600
+    return f"{spent:.1f} hours"
+
+
 RECIPE_HEAD = ["", "T", "H", "symbols enter as", "batch", "learning rate", "clip", "average of weights", "at most", "RNN at most"]
 
 
@@ -71,9 +76,22 @@ def recipe_rows(result: dict[str, Any]) -> list[list[str]]:
     made = []
     for task in result["tasks"]:
         r = task["recipe"]
-        enter = f"{r['embed']} learned" if r["embed"] else "one-hot or values"
-        made.append([task["title"], str(task["steps"]), str(r["hidden"]), enter, str(r["batch"]), f"{r['lr']:g}", f"{r['clip']:g}",
-                     f"{r['average']:g}", f"{r['most']:,}", f"{task['rnn most']:,}"])  # fmt: skip
+        enter = (
+            f"{r['embed']} learned"
+            if r["embed"]
+            else "one-hot" + ", to the answer as well" * r["direct"]
+            if task["symbolic"]
+            else ""
+        )
+        numbers = (
+            str(r["batch"]),
+            f"{r['lr']:g}",
+            f"{r['clip']:g}",
+            f"{r['average']:g}",
+            f"{r['most']:,}",
+            f"{task['rnn most']:,}",
+        )
+        made.append([task["title"], str(task["steps"]), str(r["hidden"]), enter, *numbers])
     return made
 
 

@@ -1,4 +1,4 @@
-"""All trials of the benchmark, side by side: one process per core, each result a line of a file, so that a run that was cut goes on."""
+"""All trials, side by side: one process per core, each result a line of a file, so that a run that was cut goes on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from longshort.memory.catalogue import tasks
 from longshort.memory.recipes import LONG, LONG_VARIANTS, QUICK, QUICK_VARIANTS, RECIPES, RNN_MOST, VARIANTS
-from longshort.memory.tasks import Task, tasks
+from longshort.memory.tasks import Task
 from longshort.memory.trial import Recipe
 
 SEEDS, SECONDS = 5, 900.0
@@ -149,7 +150,12 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = mp.parent_process()
     assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def end_with() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with, daemon=True).start()
 
 
 def _one(trial: Trial) -> dict[str, Any]:
@@ -164,4 +170,3 @@ def _one(trial: Trial) -> dict[str, Any]:
     finally:
         torch.set_num_threads(threads)
     return identity(trial.task, trial.variant, trial.seed) | result
-

@@ -6,7 +6,9 @@ here sequences come without end, the score decides when to stop, and a trial is 
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from longshort.cell import Cell
 from longshort.memory.tasks import Batch, Task
 from longshort.nn import LSTM
+
 
 class Exam(NamedTuple):
     """How an exam went.
@@ -34,6 +37,7 @@ class Exam(NamedTuple):
     error: float | None
 
 
+Say = Callable[[int, float, Exam], None]
 CHUNK = 500  # sequences that the exam reads at once
 PIECE = 10_000  # steps of a stream that it reads at once
 
@@ -49,7 +53,7 @@ class Variant:
     """
 
     name: str
-    cell: Cell | None = Cell()
+    cell: Cell | None
     init: str = "torch"
 
 
@@ -65,7 +69,8 @@ class Recipe:
         average: decay of the running average of the weights, by which the exam is taken; 0 takes them as they are.
         most: training sequences after which a trial has failed.
         every: updates between two exams.
-        embed: features by which symbols enter; 0 is one per symbol, fixed.
+        embed: learned features by which a symbol enters; 0 is one-hot.
+        direct: whether the answer at every step also sees the symbol itself, as in the paper.
     """
 
     hidden: int
@@ -76,6 +81,7 @@ class Recipe:
     average: float = 0.0
     every: int = 50
     embed: int = 0
+    direct: bool = False
 
 
 class Net(nn.Module):
@@ -83,26 +89,39 @@ class Net(nn.Module):
 
     def __init__(self, task: Task, variant: Variant, recipe: Recipe) -> None:
         super().__init__()
-        self.each, self.symbols = task.answer == "symbols", task.inputs if task.symbolic else 0
-        self.embed = nn.Embedding(task.inputs, recipe.embed) if recipe.embed else None
-        I = recipe.embed or task.inputs
+        H, cell = recipe.hidden, variant.cell
+        self.each, self.symbols, rows = (
+            task.answer == "symbols",
+            task.inputs if task.symbolic else 0,
+            (len(cell.gates) if cell else 1) * H,
+        )
+        lookup = not recipe.embed and self.symbols > rows
+        I = recipe.embed or (rows if lookup else task.inputs)
         init = variant.init.replace("T", str(task.steps))
-        plain = variant.cell is None
-        self.layer: nn.Module = nn.RNN(I, recipe.hidden) if plain else LSTM(I, recipe.hidden, cell=variant.cell, init=init)
-        self.head = nn.Linear(recipe.hidden, task.outputs)
+        self.layer: nn.Module = nn.RNN(I, H) if cell is None else LSTM(I, H, cell=cell, init=init)
+        self.embed = nn.Embedding(task.inputs, I) if recipe.embed or lookup else None
+        if (
+            lookup and self.embed is not None
+        ):  # W_ih times a one-hot vector is one of its columns: the same net, without the zeros
+            nn.init.uniform_(self.embed.weight, -(H**-0.5), H**-0.5)
+            nn.init.eye_(self.layer.get_parameter("weight_ih_l0")).requires_grad_(False)
+        self.head = nn.Linear(H, task.outputs)
+        self.direct = nn.Embedding(task.inputs, task.outputs) if recipe.direct else None
+        if self.direct is not None:
+            nn.init.zeros_(self.direct.weight)
 
     def forward(self, x: Tensor, lengths: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Logits or values, [T, B, K] or [B, K], and the state."""
+        more = 0 if self.direct is None else self.direct(x)
         if self.embed is not None:
             x = self.embed(x)
         elif self.symbols:
             x = F.one_hot(x, self.symbols).float()
         if isinstance(self.layer, LSTM):
-            ragged = None if int(lengths.min()) == len(x) else lengths
-            y, state = self.layer(x, state, lengths=ragged)
-            return self.head(y if self.each else state[0][0]), state
+            y, state = self.layer(x, state, lengths=None if int(lengths.min()) == len(x) else lengths)
+            return self.head(y if self.each else state[0][0]) + more, state
         y, state = self.layer(x, state)
-        return self.head(y if self.each else y[lengths - 1, torch.arange(len(lengths))]), state
+        return self.head(y if self.each else y[lengths - 1, torch.arange(len(lengths))]) + more, state
 
 
 def loss(task: Task, output: Tensor, batch: Batch) -> Tensor:
@@ -127,14 +146,16 @@ def examine(net: Net, task: Task, rng: np.random.Generator) -> Exam:
         read += batch.x.shape[1]
         errors.append(np.abs(answer - batch.target) if task.error is not None else 0.0)
     error = float(np.concatenate(errors).mean()) if task.error is not None else None
-    return Exam(read - right <= task.wrong and (task.error is None or error < task.error), right, read, error)
+    near = error is None or task.error is None or error < task.error
+    return Exam(near and read - right <= task.wrong, right, read, error)
 
 
 def _stream(net: Net, task: Task, batch: Batch) -> Exam:
     """Read streams piece by piece, carrying the state, up to the first error."""
-    state = None
+    state, legal = None, batch.legal
+    assert legal is not None
     for t in range(0, len(batch.x), PIECE):
-        piece = Batch(*(v if v is None or v.ndim == 1 else v[t : t + PIECE] for v in batch))
+        piece = batch._replace(x=batch.x[t : t + PIECE], target=batch.target[t : t + PIECE], legal=legal[t : t + PIECE])
         output, state = net(torch.from_numpy(piece.x), torch.full((task.exam,), len(piece.x)), state)
         right = int(task.right(piece, _answer(task, output)).sum())
         if right < task.exam:
@@ -146,7 +167,9 @@ def _answer(task: Task, output: Tensor) -> np.ndarray:
     return (output[..., 0] if task.answer == "value" else output.softmax(-1)).numpy()
 
 
-def run(task: Task, variant: Variant, recipe: Recipe, seed: int, seconds: float = float("inf"), say: Any = None) -> dict[str, Any]:
+def run(
+    task: Task, variant: Variant, recipe: Recipe, seed: int, seconds: float = math.inf, say: Say | None = None
+) -> dict[str, Any]:
     """Train until solved, or until the trial has failed.
 
     Args:
@@ -166,7 +189,8 @@ def run(task: Task, variant: Variant, recipe: Recipe, seed: int, seconds: float 
     net, begun = Net(task, variant, recipe), time.perf_counter()
     judged = Net(task, variant, recipe) if recipe.average else net
     judged.load_state_dict(net.state_dict())
-    weights, averages = list(net.parameters()), list(judged.parameters())
+    weights: list[Tensor] = [p for p in net.parameters() if p.requires_grad]
+    averages: list[Tensor] = [p for p in judged.parameters() if p.requires_grad]
     adam = torch.optim.Adam(weights, recipe.lr, fused=True)
     sequences, updates, mean, exam = 0, 0, 0.0, Exam(False, 0, 0, None)
     while not exam.passed and sequences < recipe.most and time.perf_counter() - begun < seconds:
