@@ -306,7 +306,10 @@ def test_an_application_without_a_verb_says_so(home: Path, capfd: pytest.Capture
     monkeypatch.delattr(room, "anomalies")
     code, out, err = run(capfd, "anomalies", home / "m.safetensors", "--data", home / "data.csv")
     assert (code, out) == (2, "")
-    assert err == f"error: {home}/m.safetensors is a model of forecast, which has no anomalies; it has predict, eval, inspect, update.\n"
+    assert (
+        err
+        == f"error: {home}/m.safetensors is a model of forecast, which has no anomalies; it has predict, eval, inspect, update.\n"
+    )
 
 
 def test_every_verb_of_an_application_takes_what_the_command_line_gives(
