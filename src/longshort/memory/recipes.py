@@ -19,24 +19,24 @@ LONG, LONG_VARIANTS = 500, ("rnn", "default", "chrono")  # steps from which only
 
 RECIPES = {
     "reber": Recipe(hidden=16, batch=4, lr=1e-2, most=8_000),
-    "lag-100": Recipe(hidden=16, batch=1, lr=1e-2, most=5_000, embed=16),
-    "lag-1000": Recipe(hidden=16, batch=4, lr=1e-2, most=49_000, embed=32),
-    "two-sequence": Recipe(hidden=16, batch=8, lr=1e-2, most=43_000, average=0.98),
-    "two-sequence-target": Recipe(hidden=16, batch=16, lr=5e-3, most=100_000, average=0.998),
-    "adding-100": Recipe(hidden=16, batch=8, lr=1e-2, most=74_000, average=0.99),
-    "adding-500": Recipe(hidden=32, batch=8, lr=5e-3, most=100_000, average=0.99),
-    "adding-1000": Recipe(hidden=32, batch=8, lr=5e-3, most=100_000, average=0.99),
-    "multiplication": Recipe(hidden=32, batch=8, lr=5e-3, most=100_000, average=0.99),
+    "lag-100": Recipe(hidden=8, batch=1, lr=3e-3, most=5_000, direct=True),
+    "lag-1000": Recipe(hidden=8, batch=8, lr=2e-2, most=24_000, every=25),
+    "two-sequence": Recipe(hidden=16, batch=8, lr=1e-2, most=40_000, average=0.98),
+    "two-sequence-target": Recipe(hidden=16, batch=16, lr=5e-3, most=80_000, average=0.998),
+    "adding-100": Recipe(hidden=16, batch=8, lr=1e-2, most=70_000, average=0.995),
+    "adding-500": Recipe(hidden=32, batch=8, lr=5e-3, most=120_000, average=0.998),
+    "adding-1000": Recipe(hidden=32, batch=8, lr=5e-3, most=120_000, average=0.998),
+    "multiplication": Recipe(hidden=32, batch=8, lr=5e-3, most=100_000, average=0.998),
     "order-2": Recipe(hidden=16, batch=8, lr=1e-2, most=31_000),
-    "order-3": Recipe(hidden=32, batch=8, lr=5e-3, most=100_000),
+    "order-3": Recipe(hidden=32, batch=8, lr=5e-3, most=60_000),
     "continual-reber": Recipe(hidden=16, batch=2, lr=1e-2, most=14_000, average=0.98, every=200),
     "copy-500": Recipe(hidden=64, batch=8, lr=5e-3, most=100_000, average=0.99, every=500, embed=128),
-    "copy-2000": Recipe(hidden=64, batch=8, lr=5e-3, most=30_000, average=0.99, every=500, embed=128),
+    "copy-2000": Recipe(hidden=64, batch=8, lr=5e-3, most=16_000, average=0.99, every=500, embed=128),
     "digits": Recipe(hidden=64, batch=32, lr=3e-3, most=60_000, average=0.99),
     "digits-permuted": Recipe(hidden=64, batch=32, lr=3e-3, most=60_000, average=0.99),
     "mnist": Recipe(hidden=128, batch=64, lr=1e-3, most=600_000, average=0.999, every=500),
     "mnist-permuted": Recipe(hidden=128, batch=64, lr=1e-3, most=600_000, average=0.999, every=500),
 }
-RNN_MOST: dict[str, int] = {}
+RNN_MOST = {name: 20_000 for name in ("lag-1000", "adding-500", "adding-1000", "copy-500", "copy-2000")}
 QUICK = ("reber", "lag-100", "two-sequence", "order-2")
 QUICK_VARIANTS = ("rnn", "default", "chrono")
