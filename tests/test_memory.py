@@ -297,7 +297,7 @@ class Oracle(torch.nn.Module):
         if batch.legal is not None:
             out = torch.from_numpy(batch.legal[self.at : self.at + len(x)]).float() * 9
             self.at += len(x)
-            out[-1, : self.spoil] *= -1
+            out[0, : self.spoil] *= -1
             return out, None
         out = 9 * torch.nn.functional.one_hot(torch.from_numpy(batch.target), K).float()
         out[..., : self.spoil, :] *= -1

@@ -198,7 +198,8 @@ def run(
     averages: list[Tensor] = [p for p in judged.parameters() if p.requires_grad]
     straight = [] if net.direct is None else [net.direct.weight]
     slow = [w for w in weights if not any(w is d for d in straight)]
-    adam = torch.optim.Adam([{"params": slow}, {"params": straight, "lr": DIRECT * recipe.lr}], recipe.lr, BETAS, fused=True)
+    groups: list[dict[str, Any]] = [{"params": slow}, {"params": straight, "lr": DIRECT * recipe.lr}]
+    adam = torch.optim.Adam(groups, recipe.lr, BETAS, fused=True)
     sequences, updates, mean, exam = 0, 0, 0.0, Exam(False, 0, 0, None)
     while not exam.passed and sequences < recipe.most and time.perf_counter() - begun < seconds:
         batch = task.draw(learn, recipe.batch, "train")
