@@ -141,6 +141,9 @@ def shown(window: Page) -> dict[str, tuple[float, str]]:
 NUMBER = "\u2212?[0-9]+[.][0-9]+"
 
 
+CLIPPED = """[...document.querySelectorAll('#time .annotation-text-g text')].filter(e => {  // titles that leave the figure
+  return e.getBoundingClientRect().right > document.getElementById('time').getBoundingClientRect().right;
+}).map(e => e.textContent)"""
 AXES = "Object.keys(document.getElementById('time')._fullLayout).filter(k => k.startsWith('xaxis'))"
 OVERLAP = """(() => {  // names on the time axis that touch each other
   const r = [...document.querySelectorAll('#time .xtick text')].map(e => e.getBoundingClientRect()).sort((a, b) => a.left - b.left);
@@ -440,6 +443,7 @@ def test_every_application_has_its_page(browser, home, tmp_path, capsys, monkeyp
         p.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
         assert p.evaluate(AXES) == ["xaxis"]  # one time axis for all rows
         assert p.evaluate(OVERLAP) == []
+        assert p.evaluate(CLIPPED) == []
     window.close()
 
 

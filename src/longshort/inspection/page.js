@@ -113,7 +113,7 @@ function picture() {
 function rows(l) {
   const q = D.questions[S.question], g = D.gradient[S.question], c = D.changed[S.question], u = l.units.indexOf(S.unit), z = l.gates[S.gate];
   const share = (v) => { const m = most(v) || 1; return Array.from(v, (x) => x / m); };
-  const names = text(D.at), own = text(l.at), n = z[0].length, single = n !== l.gates.f[0].length;
+  const room = innerWidth > 640 ? 60 : 18, names = text(D.at), own = text(l.at), n = z[0].length, single = n !== l.gates.f[0].length;
   const cell = (k, name, width) => ({type: "scatter", mode: l.at.length > 1 ? "lines" : "markers", x: l.at, y: l.gates[k].map((row) => (k === "h" && row.length !== l.units.length ? null : row[u])),
     text: own, hovertemplate: `${k} %{y:.4f}<br>%{text}<extra></extra>`, line: {color: css(k), width}});
   const signed = !"ifo".includes(S.gate), bound = signed ? most(z.map((row) => most(row.map(Math.abs)))) || 1 : 1;
@@ -123,11 +123,11 @@ function rows(l) {
   $("most").textContent = sig(bound);
   const colour = (k) => `<span style="color:${css(k)}"><b>${k}</b></span>`;
   return [...picture(),
-    {height: 100, title: `what mattered for <b>${q.name}</b>: <span style="color:${css("i")}"><b>gradient</b></span>, <span style="color:${css("f")}"><b>taken out</b></span>`, zero: true, ticks: [[0, 1], ["0", "max"]], traces: [
+    {height: 100, title: `what mattered for <b>${q.name.length > room ? `${q.name.slice(0, room - 1)}…` : q.name}</b>: <span style="color:${css("i")}"><b>gradient</b></span>, <span style="color:${css("f")}"><b>taken out</b></span>`, zero: true, ticks: [[0, 1], ["0", "max"]], traces: [
       {...(D.at.length > 300 ? {type: "scatter", mode: "lines", fill: "tozeroy", line: {color: css("i"), width: 1}} : {type: "bar", textposition: "none", marker: {color: css("i")}}),
         x: D.at, y: share(g), customdata: g, text: names, hovertemplate: "gradient %{customdata:.3g}<br>%{text}<extra></extra>"},
       {type: "scatter", mode: "lines", x: D.at, y: share(c), customdata: c, text: names, line: {color: css("f"), width: 1.8, shape: "hvh"}, hovertemplate: "change %{customdata:.3g}<br>%{text}<extra></extra>"}]},
-    {height: 230, title: `${NAMES[S.gate]} of ${l.name}, slow units at the top`, heat: !single, traces: [{type: "heatmap", x: l.at, z: Array.from({length: n}, (_, k) => z.map((row) => (Number.isFinite(row[k]) ? row[k] : null))),
+    {height: 230, title: `${NAMES[S.gate]} of ${l.name}${innerWidth > 640 ? ", slow units at the top" : ""}`, heat: !single, traces: [{type: "heatmap", x: l.at, z: Array.from({length: n}, (_, k) => z.map((row) => (Number.isFinite(row[k]) ? row[k] : null))),
       y: Array.from({length: n}, (_, k) => String(single ? k : l.units[k])), text: Array(n).fill(own), zmin: signed ? -bound : 0, zmax: bound, colorscale: scale, showscale: false,
       hovertemplate: `unit %{y}, %{text}<br>${S.gate} = %{z:.4f}<extra></extra>`}]},
     {height: 110, title: `gates of unit ${S.unit}: ${colour("i")} input, ${colour("f")} forget, ${colour("o")} output`, range: [-0.04, 1.04], ticks: [[0, 0.5, 1], ["0", ".5", "1"]], traces: [cell("i", "", 1.6), cell("f", "", 2), cell("o", "", 1.6)]},
