@@ -461,6 +461,18 @@ def test_a_forecast_without_a_value_is_the_forecast_of_data_without_it(home, kin
         np.testing.assert_allclose(found.changed[:, T - back], want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("levels", [(50,), (60, 95), ()])
+def test_the_interval_that_is_drawn_is_the_one_that_it_says(levels):
+    forecaster = Forecaster(horizon=3, hidden=4, levels=levels, training=SHORT).fit(table())
+    picture, made = of_forecast(forecaster, forecaster.panel, "s0").picture, forecaster.predict()
+    made = made[made.unique_id == "s0"]
+    np.testing.assert_allclose(picture.ahead[1], made.LSTM)
+    assert picture.level == max(levels, default=80)
+    if levels:
+        names = [f"LSTM-{end}-{picture.level}" for end in ("lo", "hi")]
+        np.testing.assert_allclose(picture.ahead[[0, 2]].T, made[names])
+
+
 def test_an_ensemble_is_looked_into_by_its_first_network():
     forecaster = Forecaster(horizon=3, hidden=4, ensemble=2, training=SHORT).fit(table())
     found = of_forecast(forecaster, forecaster.panel)

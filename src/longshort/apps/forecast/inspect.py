@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from longshort.apps.forecast.config import ends
 from longshort.apps.forecast.data import Panel
 from longshort.apps.forecast.deepar import DeepAR
 from longshort.apps.forecast.forecaster import Forecaster
@@ -62,7 +63,9 @@ def subject(forecaster: Forecaster, panel: Panel, series: Any = None) -> Subject
         questions = [Question(ALL, L, L + H - 1), *(Question(names[L + k], L + k, L + k) for k in range(H))]
     past = panel.window(S, N - L, L)
     made = recipe.forecast(whole, panel, S, N)[0]  # [H, Q]
-    k, read = c.quantiles.index(0.5), inputs.past.shape[1]
+    level, read = max(c.levels, default=80), inputs.past.shape[1]
+    low, high = ends(level)
+    edges = [c.quantiles.index(round(q, 6)) for q in (low, 0.5, high)]  # the deciles are among the quantiles too
     notes = [] if len(whole.members) == 1 else [f"This is the first of {len(whole.members)} networks; the forecast is by all."]
     if read < L:
         notes.append(f"The LSTM reads the last {read} of {L} steps; the simple forecasts that it mixes see them all.")
@@ -75,7 +78,7 @@ def subject(forecaster: Forecaster, panel: Panel, series: Any = None) -> Subject
     return Subject(
         title=f"Forecast of {ids[s]}", network=network, x=inputs.past[0], score=score, questions=questions, main=0,
         at=L - read + np.arange(read), place=place, neutral=torch.zeros(inputs.past.shape[-1]), labels=names, context=read,
-        picture=Series(past[0], np.stack([made[:, 0], made[:, k], made[:, -1]]), max(c.levels, default=0)),
+        picture=Series(past[0], made[:, edges].T, level),
         changed=_without(recipe, network, panel, s, past, drawn)[:, L - read :], taken="with that value missing", notes=notes,
     )  # fmt: skip
 
