@@ -378,7 +378,7 @@ class LSTM(nn.Module):
 
             def place(v: Tensor) -> Tensor:
                 v = v if d == 1 else fold.unfold(v)
-                v = v if sizes is None else _padded(v, sizes)
+                v = v if sizes is None else torch._VF._pad_packed_sequence(v, sizes, False, 0.0, len(sizes))[0]
                 return v if back is None else v.index_select(1, back)
 
             ends = lengths if sizes is None else (torch.arange(B) < sizes[:, None]).sum(0)
@@ -403,12 +403,6 @@ def _autocast_dtype(kind: str) -> torch.dtype | None:
 
 def _transformed() -> bool:
     return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def _padded(v: Tensor, sizes: Tensor) -> Tensor:
-    """A packed batch [rows, *] as [T, B, *], zero where a sequence has ended."""
-    there = (torch.arange(int(sizes[0])) < sizes[:, None]).to(v.device)
-    return v.new_zeros(*there.shape, *v.shape[1:]).masked_scatter(there.view(*there.shape, *[1] * (v.dim() - 1)), v)
 
 
 def _per_layer(dilation: int | Sequence[int], layers: int) -> tuple[int, ...]:
