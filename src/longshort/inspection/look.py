@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,11 @@ class Inspection:
     strongest: list[str]
     data: dict[str, Any]
 
+    @cached_property
+    def json(self) -> str:
+        """`data` as text."""
+        return json.dumps(self.data, allow_nan=False, separators=(",", ":"))
+
     def __str__(self) -> str:
         lines = [self.title, *(f"  {f.level:<8} {f}" for f in self.findings)]
         asked = self.data["questions"][self.data["main"]]["name"]
@@ -78,7 +85,7 @@ def inspect(subject: Subject) -> Inspection:
         x = s.x[None].clone().requires_grad_()
         torch.autograd.grad(s.score(x)[0, s.main], x)
     plain = {path: plain_rnn(v[0], m.hidden_size) for path, (m, v) in heard.items()}
-    findings = [f for t in main for f in diagnose(_alone(t), s.context and min(s.context, len(t.mask)))]
+    findings = [f for t in main for f in diagnose([t], s.context and min(s.context, len(t.mask)))]
     layers, more = _layers(s, main, flows, plain)
     lead = s.main - first
     data = {
@@ -164,12 +171,6 @@ def plain_rnn(x: Tensor, hidden: int) -> NDArray:
         made.append(float(d.norm()))
         d = (d * (1 - row.square())) @ rnn.weight_hh_l0
     return np.array(made)
-
-
-def _alone(t: Trace) -> Recording:
-    made = Recording([t.name])
-    made.traces[t.name] = t
-    return made
 
 
 def _layers(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ def page(made: Inspection, live: bool = False) -> str:
     template, script, plotly = _parts()
     from markupsafe import Markup
 
-    held = json.dumps(made.data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    held = made.json.replace("<", "\\u003c")
     return template.render(title=made.title, data=Markup(held), plotly=Markup(plotly), script=Markup(script), live=live)
 
 

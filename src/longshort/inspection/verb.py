@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -48,7 +47,7 @@ def present(
     if not quiet:
         print(made)
     if target is not None:
-        target.write_text(page(made), encoding="utf-8")
+        target.write_text(page(made) if serve else text, encoding="utf-8")
         if not quiet:
             print(f"wrote {target}")
     if serve:
@@ -92,7 +91,7 @@ class Server:
     """
 
     def __init__(self, text: str, made: Inspection, port: int = 0) -> None:
-        self.now = 1, text.encode(), _json(made)  # version, page and data
+        self.now = 1, text.encode(), made.json.encode()  # version, page and data
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -118,7 +117,7 @@ class Server:
 
     def show(self, made: Inspection) -> None:
         """Something newer."""
-        self.now = self.now[0] + 1, page(made, live=True).encode(), _json(made)
+        self.now = self.now[0] + 1, page(made, live=True).encode(), made.json.encode()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """One request. A name other than this machine's own is refused: a page from elsewhere may have led here."""
@@ -139,7 +138,3 @@ class Server:
             request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         request.wfile.write(body)
-
-
-def _json(made: Inspection) -> bytes:
-    return json.dumps(made.data, allow_nan=False, separators=(",", ":")).encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,7 +39,7 @@ class Finding:
         return f"{self.layer}: {self.said}"
 
 
-def diagnose(recording: Recording, context: int | None = None) -> list[Finding]:
+def diagnose(recording: Iterable[Trace], context: int | None = None) -> list[Finding]:
     """What a person should know about the memory of a model that was recorded, layer by layer.
 
     It looks at what was kept: values and gradients that are not finite; a gradient that vanishes (below 1e-6 of its largest) or
@@ -48,7 +48,7 @@ def diagnose(recording: Recording, context: int | None = None) -> list[Finding]:
     does not vanish, see `horizon`.
 
     Args:
-        recording: with or without a backward pass.
+        recording: a `Recording`, or some of its traces; with or without a backward pass.
         context: how many steps the model needs, or is given, to remember over; None compares with nothing.
 
     Returns:
