@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longshort.apps.speech import audio
+from longshort.apps.speech.features import between
 
 Samples = NDArray[np.float32]
 Noise = Literal["white", "pink", "brown", "hum", "babble"]
@@ -179,9 +180,7 @@ class Wild:
 def tempo(x: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
     """Features played faster by a factor, at the same pitch: [T, bins] to [T / factor, bins], read between the frames."""
     at = np.clip((np.arange(max(round(len(x) / factor), 1)) + 0.5) * factor - 0.5, 0, len(x) - 1)
-    low = np.minimum(at.astype(int), max(len(x) - 2, 0))
-    share = (at - low).astype(np.float32)[:, None]
-    return x[low] * (1 - share) + x[np.minimum(low + 1, len(x) - 1)] * share
+    return between(x, at, axis=0)
 
 
 def spec_augment(

@@ -58,7 +58,7 @@ class Filterbank:
     @property
     def hertz(self) -> NDArray[np.float64]:
         """Where each triangle is highest, Hz, [bins]."""
-        return 700 * np.expm1(np.linspace(_mel(self.low), _mel(self.top), self.bins + 2)[1:-1] / 1127)
+        return 700 * np.expm1(self._corners[1:-1] / 1127)
 
     @property
     def window(self) -> int:
@@ -127,16 +127,10 @@ class Filterbank:
 
         Source: Jaitly & Hinton 2013, Vocal tract length perturbation improves speech recognition.
         """
-        corner = np.linspace(_mel(self.low), _mel(self.top), self.bins + 2)[1:-1]
-        heard, high = 700 * np.expm1(corner / 1127), BEND * self.top  # Hz
-        bend = high * min(factor, 1)
-        said = np.where(
-            heard <= bend, heard / factor, self.top - (self.top - heard) / (self.top - bend) * (self.top - bend / factor)
-        )
-        at = np.interp(_mel(said), corner, np.arange(self.bins))
-        low = np.minimum(at.astype(int), self.bins - 2)
-        share = (at - low).astype(np.float32)
-        return x[:, low] * (1 - share) + x[:, low + 1] * share
+        heard, bend = self.hertz, BEND * self.top * min(factor, 1)
+        above = self.top - (self.top - heard) / (self.top - bend) * (self.top - bend / factor)
+        said = np.where(heard <= bend, heard / factor, above)
+        return between(x, np.interp(_mel(said), self._corners[1:-1], np.arange(self.bins)), axis=1)
 
     @cached_property
     def _size(self) -> int:
@@ -149,9 +143,14 @@ class Filterbank:
         return (0.5 - 0.5 * np.cos(angle)) ** 0.85
 
     @cached_property
+    def _corners(self) -> NDArray[np.float64]:
+        """Where the triangles begin, are highest and end, mel, [bins + 2]."""
+        return np.linspace(_mel(self.low), _mel(self.top), self.bins + 2)
+
+    @cached_property
     def _triangles(self) -> NDArray[np.float32]:
         """Weights of the power spectrum, [F, bins]: each triangle begins and ends at the middle of its neighbours."""
-        corner = np.linspace(_mel(self.low), _mel(self.top), self.bins + 2)
+        corner = self._corners
         at = _mel(np.arange(self._size // 2) * self.rate / self._size)[:, None]
         width = corner[1] - corner[0]
         return np.maximum(1 - np.abs(at - corner[1:-1]) / width, 0).astype(np.float32)
@@ -207,3 +206,11 @@ class FilterbankStream:
 
 def _mel(hertz: ArrayLike) -> NDArray:
     return 1127 * np.log1p(np.asarray(hertz) / 700)
+
+
+def between(x: NDArray[np.float32], at: NDArray[np.float64], axis: int) -> NDArray[np.float32]:
+    """Features read along an axis at places from 0 to the last that need not be whole numbers: linearly between neighbours."""
+    last = x.shape[axis] - 1
+    low = np.minimum(at.astype(int), max(last - 1, 0))
+    share = np.expand_dims((at - low).astype(np.float32), 1 - axis)
+    return np.take(x, low, axis) * (1 - share) + np.take(x, np.minimum(low + 1, last), axis) * share

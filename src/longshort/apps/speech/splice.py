@@ -71,7 +71,7 @@ class Phrases:
     """
 
     def __init__(self, found: Sequence[Phrase], speakers: Sequence[str]) -> None:
-        self.found, self.speakers = tuple(found), tuple(speakers)
+        self.found = tuple(found)
         self.of: dict[str, list[Phrase]] = {}
         for one in found:
             self.of.setdefault(speakers[one.utterance], []).append(one)

@@ -138,10 +138,9 @@ class SpeechTask:
             raise ValueError(f"there is nothing to learn from. {said(self.dropped)}")
         self.texts = [units.encode(normal(u.text, config.fold)) for u in self.train]
         self.seconds = np.array([u.duration for u in self.train])[:, None] / np.array(config.speeds) + TAIL * STEP  # [N, speeds]
-        need = np.array([self.steps(t) for t in self.texts])
+        self.need = np.array([self.steps(t) for t in self.texts])
         self.phrases = None if aligner is None else self.store.phrases(aligner, config.fold)
-        self.need = np.maximum(need, 1)
-        self.fits = np.floor(self.seconds / STEP + 1e-6) >= need[:, None]  # the text at that speed, [N, speeds]
+        self.fits = np.floor(self.seconds / STEP + 1e-6) >= self.need[:, None]  # the text at that speed, [N, speeds]
 
     def model(self) -> nn.Module:
         """A fresh network that knows the mean and scale of the features; or one that starts from given weights."""
