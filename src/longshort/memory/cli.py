@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from longshort.memory.catalogue import tasks
-from longshort.memory.report import papers, table
+from longshort.memory.report import cores, papers, table
 from longshort.memory.suite import SECONDS, SEEDS, effort, plan, recipe, run
 
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True)]
@@ -50,7 +49,7 @@ def memory(
         results: folder of the result of a whole run instead of OUT.
         figure: also draw gradient norm against lag, RNN and LSTM, into this file (.svg, .png, .pdf).
     """
-    known, begun = tasks(mnist), time.perf_counter()
+    known, begun, result = tasks(mnist), time.perf_counter(), papers()
     if figure is not None:
         from longshort.memory.figure import check
 
@@ -60,11 +59,11 @@ def memory(
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}.")
     trials = plan(known, task, variant, seeds, quick)
-    processes = processes or _cores()
+    processes = processes or cores()
     made = run(trials, out / "trials.jsonl", processes, seconds, mnist, _Progress(known, trials))
     names = [n for n in known if any(t[0] == n for t in trials)]
     whole = not (task or variant or quick) and seeds >= SEEDS
-    result = papers() | {
+    result |= {
         "partial": not whole,
         "seeds": 1 if quick else seeds,
         "processes": processes,
@@ -92,10 +91,6 @@ def memory(
 
 def _said(task: Any) -> dict[str, Any]:
     return {k: getattr(task, k) for k in ("name", "title", "source", "steps", "symbolic", "paper", "sequences")}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Progress:

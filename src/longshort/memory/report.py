@@ -6,10 +6,11 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
+
+from longshort.artefact import versions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,27 +21,28 @@ def papers() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = [line.partition(":") for line in info.read_text().splitlines()] if info.exists() else []
     cpu = next((v.strip() for k, _, v in lines if k.strip() == "model name"), platform.processor() or platform.machine())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    commit = _git("rev-parse", "--short", "HEAD")
+    here = _git("ls-files", __file__)  # nothing where the package is installed, even inside another checkout
     return {
         "kind": "memory",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--", "src", "native", "pyproject.toml")),
-        "machine": {"cpu": cpu, "cores": cores, "arch": platform.machine(), "system": platform.system()},
-        "versions": {"python": platform.python_version()} | {n: version(n) for n in ("torch", "numpy", "longshort")},
+        "commit": _git("rev-parse", "--short", "HEAD") if here else "",
+        "dirty": bool(here and _git("status", "--porcelain", "--", ":/src", ":/native", ":/pyproject.toml")),
+        "machine": {"cpu": cpu, "cores": cores(), "arch": platform.machine(), "system": platform.system()},
+        "versions": versions(),
     }
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _git(*words: str) -> str:
-    """What git says of the checkout that this file is in; nothing, if it is in none."""
-    here = Path(__file__).parent
+    """What git says of the folder that this file is in; nothing, if there is no git or no checkout."""
     try:
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
-        tracked = subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True)
+        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
     except OSError:
         return ""
-    return done.stdout.strip() if tracked.returncode == 0 else ""
 
 
 def head(result: dict[str, Any]) -> list[str]:

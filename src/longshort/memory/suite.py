@@ -13,10 +13,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from longshort.memory.catalogue import tasks
 from longshort.memory.recipes import LONG, LONG_VARIANTS, QUICK, QUICK_VARIANTS, RECIPES, RNN_MOST, VARIANTS
 from longshort.memory.tasks import Task
 from longshort.memory.trial import Recipe
+from longshort.memory.trial import run as learn
 
 SEEDS, SECONDS = 5, 900.0
 
@@ -29,11 +32,6 @@ class Trial(NamedTuple):
     seed: int
     seconds: float = SECONDS
     mnist: Path | None = None
-
-    @property
-    def recipe(self) -> Recipe:
-        """How it is learned."""
-        return recipe(self.task, self.variant)
 
 
 def recipe(task: str, variant: str) -> Recipe:
@@ -138,7 +136,7 @@ def _side_by_side(trials: list[Trial], processes: int) -> Iterator[dict[str, Any
     with ProcessPoolExecutor(processes, mp.get_context("spawn"), _begin) as pool:
         try:
             yield from (f.result() for f in as_completed([pool.submit(_one, t) for t in trials]))
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody waits for trials that nobody will read
             for worker in mp.active_children():
                 worker.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -159,14 +157,11 @@ def _begin() -> None:
 
 
 def _one(trial: Trial) -> dict[str, Any]:
-    import torch
-
-    from longshort.memory.trial import run as learn
-
+    name, variant, seed, seconds, mnist = trial
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        result = learn(tasks(trial.mnist)[trial.task], VARIANTS[trial.variant], trial.recipe, trial.seed, trial.seconds)
+        result = learn(tasks(mnist)[name], VARIANTS[variant], recipe(name, variant), seed, seconds)
     finally:
         torch.set_num_threads(threads)
-    return identity(trial.task, trial.variant, trial.seed) | result
+    return identity(name, variant, seed) | result

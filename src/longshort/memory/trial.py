@@ -39,10 +39,7 @@ class Exam(NamedTuple):
 
 Say = Callable[[int, float, Exam], None]
 DIRECT = 30.0  # how much faster the way past the recurrent layer learns: it has to be done before memory can begin
-BETAS = (
-    0.9,
-    0.99,
-)  # of Adam: gradients shrink by orders of magnitude while a task is learned, and 0.999 would remember for too long
+BETAS = 0.9, 0.99  # of Adam: gradients shrink by orders of magnitude on the way, and 0.999 would remember for too long
 CHUNK = 500  # sequences that the exam reads at once
 PIECE = 10_000  # steps of a stream that it reads at once
 
@@ -95,19 +92,14 @@ class Net(nn.Module):
     def __init__(self, task: Task, variant: Variant, recipe: Recipe) -> None:
         super().__init__()
         H, cell = recipe.hidden, variant.cell
-        self.each, self.symbols, rows = (
-            task.answer == "symbols",
-            task.inputs if task.symbolic else 0,
-            (len(cell.gates) if cell else 1) * H,
-        )
+        self.each, self.symbols = task.answer == "symbols", task.inputs if task.symbolic else 0
+        rows = (len(cell.gates) if cell else 1) * H
         lookup = not recipe.embed and self.symbols > rows
         I = recipe.embed or (rows if lookup else task.inputs)
         init = variant.init.replace("T", str(task.steps))
         self.layer: nn.Module = nn.RNN(I, H) if cell is None else LSTM(I, H, cell=cell, init=init)
         self.embed = nn.Embedding(task.inputs, I) if recipe.embed or lookup else None
-        if (
-            lookup and self.embed is not None
-        ):  # W_ih times a one-hot vector is one of its columns: the same net, without the zeros
+        if self.embed is not None and lookup:  # a one-hot vector picks a column of W_ih: the same net, without the zeros
             nn.init.uniform_(self.embed.weight, -(H**-0.5), H**-0.5)
             nn.init.eye_(self.layer.get_parameter("weight_ih_l0")).requires_grad_(False)
         self.head = nn.Linear(H, task.outputs)
