@@ -17,7 +17,7 @@ from longshort.probe.measures import (
     time_constants,
 )
 from longshort.probe.record import Recording, Trace, record
-from longshort.probe.watch import Watch
+from longshort.probe.watch import Shown, Watch
 
 __all__ = [
     "Change",
@@ -25,6 +25,7 @@ __all__ = [
     "Occlusion",
     "Recording",
     "Saturation",
+    "Shown",
     "Trace",
     "Watch",
     "at_step",

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from longshort.artefact import prepare
 from longshort.probe.measures import summary
 from longshort.probe.record import Recording, record
 
@@ -63,6 +64,27 @@ class Watch:
                 raise ImportError(MISSING) from None
             board = SummaryWriter(str(self.tensorboard), purge_step=step + 1)
         return Journal(log, board)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a training run shows while it goes on, as the command lines of all applications ask for it.
+
+    Args:
+        probe: updates between two looks at gates, memory and gradient flow, for LOG and TENSORBOARD; 0 never looks.
+        tensorboard: folder for event files with loss, learning rate, scores and what the looks see.
+        preview: file for the model as it is at each score: `longshort inspect FILE INPUT --serve` shows it while it learns.
+    """
+
+    probe: int = 0
+    tensorboard: Path | None = None
+    preview: Path | None = None
+
+    def ready(self) -> dict[str, Any]:
+        """The arguments of an application's `fit`; the file of the preview can be written."""
+        if self.preview is not None:
+            prepare(self.preview)
+        return {"watch": Watch(self.probe, self.tensorboard), "preview": self.preview}
 
 
 class Journal:

@@ -22,7 +22,7 @@ from longshort.apps.forecast.freq import DAY, parse
 from longshort.apps.forecast.recipe import NothingHeldOutError
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.probe import Watch
+from longshort.probe import Shown
 from longshort.train import Training, chief, resume_path
 
 MEANING = {"MASE": "error / error of repeating the last season, in sample", "sMAPE": "percent, 0 to 200",
@@ -31,6 +31,7 @@ MEANING = {"MASE": "error / error of repeating the last season, in sample", "sMA
 MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
 WHAT = Parameter(name="*", **MANY, group=Group("What to forecast, and with how large a network", sort_key=1))
 HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
+SHOWN = Parameter(name="*")
 CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
 Flag = Annotated[bool, Parameter(negative="")]
 Several = Parameter(consume_multiple=1, negative="", show_default=False)
@@ -44,9 +45,7 @@ def train(
     resume: Flag = False,
     quiet: Flag = False,
     log: Path | None = None,
-    probe: int = 0,
-    tensorboard: Path | None = None,
-    preview: Path | None = None,
+    shown: Annotated[Shown, SHOWN] = Shown(),  # noqa: B008
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
     cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
     training: Annotated[Training, HOW] = Training(),  # noqa: B008
@@ -63,35 +62,22 @@ def train(
         resume: go on with a run that was stopped or killed; repeat its other flags.
         quiet: print nothing.
         log: file for one JSON line per score; of an ensemble one file per network, NAME.0.jsonl, NAME.1.jsonl, ...
-        probe: updates between two looks at gates, memory and gradient flow, for LOG and TENSORBOARD; 0 never looks.
-        tensorboard: folder for event files with loss, learning rate, scores and what the looks see.
-        preview: file for the model as it is at each score: `longshort inspect FILE INPUT --serve` shows it while it learns.
     """
     prepare(out)
-    if preview is not None:
-        prepare(preview)
+    more = shown.ready()
     state, n = resume_path(out), config.ensemble
     states, talks = checkpoints(state, n), chief() and not quiet
     if resume and talks and not any(p.exists() for p in states):
         print(f"there is no {states[0]} to go on with: starting at the beginning", file=sys.stderr)
     made = Forecaster(config=config, training=training, cell=cell)
-    made.fit(
-        data,
-        static=static_data,
-        progress=talks,
-        checkpoint=state,
-        resume=resume,
-        log=log,
-        watch=Watch(probe, tensorboard),
-        preview=preview,
-    )
+    made.fit(data, static=static_data, progress=talks, checkpoint=state, resume=resume, log=log, **more)
     if chief():
         made.save(out)
         for path in states:
             path.unlink(missing_ok=True)
     if talks:
         _scored(made)
-        wrote = [out, *(checkpoints(log, n) if log else ()), *([tensorboard] if tensorboard else ())]
+        wrote = [out, *(checkpoints(log, n) if log else ()), *([shown.tensorboard] if shown.tensorboard else ())]
         print(f"wrote {' and '.join(map(str, wrote))}")
 
 

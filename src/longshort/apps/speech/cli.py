@@ -22,12 +22,13 @@ from longshort.apps.speech.stream import Endpoint
 from longshort.apps.speech.transcript import FORMATS, SINGLE, Transcript
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.probe import Watch
+from longshort.probe import Shown
 from longshort.train import Training, chief, resume_path
 
 MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
 WHAT = Parameter(name="*", **MANY, group=Group("What to recognise, and with how large a network", sort_key=1))
 HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
+SHOWN = Parameter(name="*")
 CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
 Flag = Annotated[bool, Parameter(negative="")]
 Several = Annotated[tuple[str, ...], Parameter(consume_multiple=1, negative="", show_default=False)]
@@ -94,9 +95,7 @@ def train(
     resume: Flag = False,
     quiet: Flag = False,
     log: Path | None = None,
-    probe: int = 0,
-    tensorboard: Path | None = None,
-    preview: Path | None = None,
+    shown: Annotated[Shown, SHOWN] = Shown(),  # noqa: B008
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
     cell: Annotated[CellFlags, CELL] = CellFlags(),  # noqa: B008
     training: Annotated[HowFlags, HOW] = HowFlags(),  # noqa: B008
@@ -116,13 +115,9 @@ def train(
         resume: go on with a run that was stopped or killed; repeat its other flags.
         quiet: print nothing.
         log: file for one JSON line per score.
-        probe: updates between two looks at gates, memory and gradient flow, for LOG and TENSORBOARD; 0 never looks.
-        tensorboard: folder for event files with loss, learning rate, scores and what the looks see.
-        preview: file for the model as it is at each score: `longshort inspect FILE INPUT --serve` shows it while it learns.
     """
     prepare(out)
-    if preview is not None:
-        prepare(preview)
+    more = shown.ready()
     state, talks = resume_path(out), chief() and not quiet
     if resume and talks and not state.exists():
         print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
@@ -132,14 +127,14 @@ def train(
     made = Recognizer(config=config, training=as_asked(training, DEFAULT), cell=cell)
     with warned(talks):
         made.fit(train_data, valid, start=first, aligner=aligner, progress=talks, checkpoint=state, resume=resume, log=log,
-                 watch=Watch(probe, tensorboard), preview=preview)  # fmt: skip
+                 **more)  # fmt: skip
     if chief():
         made.save(out)
         state.unlink(missing_ok=True)
     if talks:
         for score in made.scores:
             print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
-        print(f"wrote {' and '.join(str(p) for p in (out, log, tensorboard) if p)}")
+        print(f"wrote {' and '.join(str(p) for p in (out, log, shown.tensorboard) if p)}")
 
 
 def as_asked(training: Any, default: Training) -> Training:

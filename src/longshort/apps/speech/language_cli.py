@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from longshort.apps.speech.cli import CELL, HOW, MANY, Flag, as_asked, flags, warned
+from longshort.apps.speech.cli import CELL, HOW, MANY, SHOWN, Flag, as_asked, flags, warned
 from longshort.apps.speech.language import DEFAULT, LanguageModel
 from longshort.apps.speech.language_task import LanguageConfig
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.probe import Watch
+from longshort.probe import Shown
 from longshort.train import Training, chief, resume_path
 
 WHAT = Parameter(name="*", **MANY, group=Group("How large a model", sort_key=1))
@@ -36,9 +36,7 @@ def train(
     resume: Flag = False,
     quiet: Flag = False,
     log: Path | None = None,
-    probe: int = 0,
-    tensorboard: Path | None = None,
-    preview: Path | None = None,
+    shown: Annotated[Shown, SHOWN] = Shown(),  # noqa: B008
     config: Annotated[LanguageConfig, WHAT] = LanguageConfig(),  # noqa: B008
     cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
     training: Annotated[HowFlags, HOW] = HowFlags(),  # noqa: B008
@@ -55,27 +53,23 @@ def train(
         resume: go on with a run that was stopped or killed; repeat its other flags.
         quiet: print nothing.
         log: file for one JSON line per score.
-        probe: updates between two looks at gates, memory and gradient flow, for LOG and TENSORBOARD; 0 never looks.
-        tensorboard: folder for event files with loss, learning rate, scores and what the looks see.
-        preview: file for the model as it is at each score: `longshort inspect FILE INPUT --serve` shows it while it learns.
     """
     prepare(out)
-    if preview is not None:
-        prepare(preview)
+    more = shown.ready()
     state, talks = resume_path(out), chief() and not quiet
     if resume and talks and not state.exists():
         print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
     made = LanguageModel(config=config, training=as_asked(training, DEFAULT), cell=cell)
     with warned(talks):
         made.fit(text, valid, units_of=recognizer, progress=talks, checkpoint=state, resume=resume, log=log,
-                 watch=Watch(probe, tensorboard), preview=preview)  # fmt: skip
+                 **more)  # fmt: skip
     if chief():
         made.save(out)
         state.unlink(missing_ok=True)
     if talks:
         for score in made.scores:
             print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
-        print(f"wrote {' and '.join(str(p) for p in (out, log, tensorboard) if p)}")
+        print(f"wrote {' and '.join(str(p) for p in (out, log, shown.tensorboard) if p)}")
 
 
 def inspect(
