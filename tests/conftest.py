@@ -21,3 +21,12 @@ longshort.engine.Tape.gate = jaxtyped(longshort.engine.Tape.gate, typechecker=be
 @pytest.fixture(autouse=True)
 def _same_numbers():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For models that are too small for more: threads in a busy machine cost seconds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

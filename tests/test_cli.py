@@ -10,13 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 import longshort
 from longshort import artefact, cli
@@ -27,12 +26,7 @@ SHORT = ["--horizon", "4", "--hidden", "4", "--batch", "8", "--evaluate", "5", "
 EXECUTE = [sys.executable, "-c", "from longshort.cli import main; main()"]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -25,12 +25,7 @@ QUICK = Training(steps=4, evaluate=2)
 SMALL = {"hidden": 8, "batch": 8, "training": QUICK}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def panel(series=3, steps=48, seed=0, start="2020-01-01") -> pd.DataFrame:

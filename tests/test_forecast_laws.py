@@ -29,12 +29,7 @@ CASES = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def panel(series: int = 4, steps: int = 44, seed: int = 0, start: str = "2024-01-01", gaps: float = 0.05) -> pd.DataFrame:

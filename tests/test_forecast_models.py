@@ -32,12 +32,7 @@ RICH = Sizes(past=PAST + 2 + 2 + 2, guesses=3, ahead=2 + 2, static=STATIC + 3, h
 PLAIN = Sizes(past=PAST, guesses=3, ahead=0, static=STATIC, hidden_past=0, series=S)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def inputs(sizes: Sizes, B: int = 6, holes: float = 0.2, seed: int = 0, context: int = L, horizon: int = H) -> Inputs:

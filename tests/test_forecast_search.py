@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import optuna
 import pandas as pd
 import polars as pl
 import pytest
-import torch
 
 from longshort.apps.forecast import Config, Forecaster, cli
 from longshort.apps.forecast.plot import decomposition
@@ -25,12 +23,7 @@ QUICK = Training(steps=12, evaluate=3, device="cpu")
 SMALL = {"horizon": 4, "hidden": 4, "batch": 8}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def frame(steps: int = 60, series: int = 3) -> pd.DataFrame:

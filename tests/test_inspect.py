@@ -50,12 +50,7 @@ SHORT = Training(steps=10, evaluate=5, device="cpu")
 LINES = ["one two three", "two three four", "three one one", "four four two"] * 8
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -391,10 +386,9 @@ def table(n: int = 60) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A folder with a model of each application, and what to look at."""
-    folder, before = tmp_path_factory.mktemp("inspect"), torch.get_num_threads()
-    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("inspect")
     table().to_csv(folder / "f.csv", index=False)
     for kind in ("direct", "deepar", "esrnn"):
         Forecaster(horizon=4, hidden=6, model=kind, training=SHORT).fit(table()).save(folder / f"{kind}.safetensors")
@@ -407,7 +401,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     more = "--speeds 1 --gain 0 --lr 1e-2 --warmup 0.1 --average 0.9 --evaluate 100 --steps 300 --quiet"
     files = ["--train", str(heard), "--valid", str(heard), "--out", str(folder / "speech.safetensors")]
     assert cli.run(["train", "speech", *files, *how.split(), *more.split()]) == 0
-    torch.set_num_threads(before)
     return folder
 
 

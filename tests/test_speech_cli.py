@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,7 +20,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
-import torch
 
 import longshort
 import spoken
@@ -54,19 +52,13 @@ LEARN = ["--hidden", "96", "--layers", "2", "--channels", "8", "--dropout", "0",
          "--average", "0.9", "--evaluate", "200", "--steps", "400"]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A folder with recordings, a manifest train.jsonl, and m.safetensors, which knows most of them by heart."""
-    folder, before = tmp_path_factory.mktemp("speech"), torch.get_num_threads()
-    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("speech")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spoken, "VOICES", ("en-us",))
         made = spoken.corpus(folder, {"train": 24}, most=3)["train"]
@@ -74,7 +66,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert cli.run(["train", "speech", *map(str, learned)]) == 0
     (folder / "broken.wav").write_bytes(b"RIFF no more")
     sf.write(folder / "silent.wav", np.zeros(16_000), 16_000)
-    torch.set_num_threads(before)
     return folder
 
 

@@ -7,7 +7,6 @@ import json
 import math
 import random
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,12 +34,7 @@ SMALL = {"hidden": 96, "layers": 1, "dropout": 0.1, "weight_drop": 0.0, "tokens"
 TINY = {"hidden": 10, "layers": 2, "tokens": 200}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def strings(n: int, seed: int = 0) -> list[str]:
@@ -53,9 +47,8 @@ CHAR, BPE = Units.fit(LINES), Units.fit(LINES, "bpe", 40)
 
 
 @pytest.fixture(scope="module")
-def learned() -> LanguageModel:
+def learned(one_thread: None) -> LanguageModel:
     """Trained in about four seconds."""
-    torch.set_num_threads(1)
     return LanguageModel(training=FAST, **SMALL).fit(LINES, strings(100, 1), units_of=CHAR)
 
 

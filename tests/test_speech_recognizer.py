@@ -28,12 +28,7 @@ FAST = Training(steps=1000, lr=5e-3, warmup=0.1, evaluate=250, patience=0, avera
 BRIEF = replace(FAST, steps=3, evaluate=3)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +37,8 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def learned(spoken: dict[str, Path]) -> Recognizer:
+def learned(spoken: dict[str, Path], one_thread: None) -> Recognizer:
     """Trained in about half a minute."""
-    torch.set_num_threads(1)
     return Recognizer(training=FAST, ngram=2, **SMALL).fit(spoken["train"], spoken["valid"])
 
 
