@@ -1,0 +1,1 @@
+"""Machine translation: `Translator().fit(pairs).translate("...")`. Names load on first use."""

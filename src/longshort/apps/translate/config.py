@@ -1,0 +1,108 @@
+"""What to translate with, and how large: one frozen dataclass of plain values. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Kind = Literal["bpe", "unigram"]
+Attend = Literal["additive", "dot", "general"]
+Tied = Literal["all", "output", "none"]
+Metric = Literal["BLEU", "chrF"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to translate with, and how large.
+
+    Args:
+        units: pieces of words by SentencePiece: bpe (Sennrich et al. 2016) or unigram (Kudo 2018).
+        pieces: how many pieces, at most; of each language where they are not shared.
+        shared: both languages have one vocabulary; False learns one for each.
+        fallback: write unknown characters as bytes, so that nothing is unknown.
+        sampling: share of the merges (bpe) that are skipped at random in training, so that words are seen in many pieces
+            (Provilkov et al. 2020); of unigram how freely segmentations are drawn. 0 always takes the best one.
+        embed: width of the embeddings.
+        hidden: units of each LSTM layer of the encoder, in each direction.
+        decode: units of each LSTM layer of the decoder.
+        encoder_layers: bidirectional LSTM layers that read.
+        decoder_layers: LSTM layers that write. The first one asks the attention, the others hear its answer.
+        residual: add the input of each layer to its output, where their widths agree.
+        attention: additive (Bahdanau et al. 2015), dot, or general (Luong et al. 2015).
+        heads: attentions side by side, each with its share of the width. Vaswani et al. 2017.
+        coverage: of additive: how much attention each source word has had so far counts. Tu et al. 2016. It needs feed.
+        feed: what was read from the source at the last step is an input of the next one (Luong et al. 2015). Steps must then
+            come one after another in training, which takes longer.
+        tied: matrices that are one: all three embeddings (source, target, output), or only target and output. Press & Wolf 2017.
+        dropout_embed: dropout on the embeddings, in training, in [0, 1).
+        dropout_word: share of words whose whole embedding is dropped. Gal & Ghahramani 2016.
+        dropout: dropout on the input of each LSTM layer but the first, and on what the attention reads.
+        dropout_output: dropout before the output layer.
+        weight_drop: dropout on the recurrent weights of the LSTMs. Merity et al. 2018.
+        smoothing: share of the probability that is spread over all tokens in training. Szegedy et al. 2016.
+        rdrop: weight of the divergence between two passes with different dropout (R-Drop, Wu et al. 2021); 0 makes one pass.
+        tokens: tokens per batch and side, padding included.
+        longest: leave out pairs with more tokens than this on a side.
+        ratio: leave out pairs where one side has more than so many times the tokens of the other.
+        metric: what tells which weights are best.
+
+    Raises:
+        ValueError: a field is out of range.
+        TypeError: a field is of the wrong kind.
+    """
+
+    units: Kind = "bpe"
+    pieces: int = 8000
+    shared: bool = True
+    fallback: bool = False
+    sampling: float = 0.1
+    embed: int = 256
+    hidden: int = 256
+    decode: int = 256
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    residual: bool = True
+    attention: Attend = "additive"
+    heads: int = 1
+    coverage: bool = False
+    feed: bool = False
+    tied: Tied = "all"
+    dropout_embed: float = 0.3
+    dropout_word: float = 0.1
+    dropout: float = 0.3
+    dropout_output: float = 0.3
+    weight_drop: float = 0.2
+    smoothing: float = 0.1
+    rdrop: float = 0.0
+    tokens: int = 3000
+    longest: int = 128
+    ratio: float = 5.0
+    metric: Metric = "BLEU"
+
+    def __post_init__(self) -> None:
+        for name, least in (("pieces", 5), ("embed", 1), ("hidden", 1), ("decode", 1), ("encoder_layers", 1),
+                            ("decoder_layers", 1), ("heads", 1), ("tokens", 2), ("longest", 1)):  # fmt: skip
+            v = getattr(self, name)
+            if isinstance(v, bool) or not isinstance(v, int):
+                raise TypeError(f"{name} must be a whole number, got {v!r}.")
+            if v < least:
+                raise ValueError(f"{name} must be at least {least}, got {v}.")
+        for name, choices in (("units", get_args(Kind)), ("attention", get_args(Attend)), ("tied", get_args(Tied)),
+                              ("metric", get_args(Metric))):  # fmt: skip
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        for name in ("sampling", "dropout_embed", "dropout_word", "dropout", "dropout_output", "weight_drop", "smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        if not self.rdrop >= 0:
+            raise ValueError(f"rdrop must be 0 or more, got {self.rdrop}.")
+        if not self.ratio >= 1:
+            raise ValueError(f"ratio must be at least 1, got {self.ratio}.")
+        if self.decode % self.heads:
+            raise ValueError(f"heads must divide decode = {self.decode}, got {self.heads}.")
+        if self.coverage and not (self.feed and self.attention == "additive"):
+            raise ValueError("coverage counts the attention step by step: it needs attention='additive' and feed=True.")
+        if self.tied == "all" and not self.shared:
+            raise ValueError("tied='all' makes one matrix of source and target embeddings: it needs shared=True.")
+        if self.tokens <= self.longest:
+            raise ValueError(f"tokens = {self.tokens} per batch must hold the longest sentence, {self.longest}, and its end.")

@@ -1,0 +1,216 @@
+"""The network: a bidirectional LSTM reads, an LSTM writes and looks back by attention.
+
+Axes: B sentences, S source tokens, T target tokens, R rows of a search, V target vocabulary, M width of the encoder's output.
+Training runs each LSTM layer once over all steps. A search runs one step at a time, on the same weights and to the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from longshort.apps.translate.attention import Attention
+from longshort.apps.translate.config import Config
+from longshort.cell import Cell
+from longshort.nn import LSTM
+
+PAD = 0
+
+
+class Batch(NamedTuple):
+    """Sentence pairs.
+
+    source: tokens and an end, 0 beyond, int64, [B, S].
+    lengths: source tokens of each with the end, int64, [B].
+    target: a start, tokens and an end, 0 beyond, int64, [B, T + 1].
+    """
+
+    source: Tensor
+    lengths: Tensor
+    target: Tensor
+
+
+class Memory(NamedTuple):
+    """What is known of the source, a row per sentence.
+
+    keys, values: of the attention, [B, N, S, W].
+    h, c: where each layer of the decoder starts, [L, B, P] and [L, B, H].
+    blank: where no source token is, bool, [B, S]; None: nowhere.
+    """
+
+    keys: Tensor
+    values: Tensor
+    h: Tensor
+    c: Tensor
+    blank: Tensor | None
+
+    def rows(self, rows: Tensor) -> Memory:
+        """The memories of some sentences; one may be taken several times."""
+        blank = None if self.blank is None else self.blank[rows]
+        return Memory(self.keys[rows], self.values[rows], self.h[:, rows], self.c[:, rows], blank)
+
+
+class State(NamedTuple):
+    """What a decoder remembers between two steps, a row per hypothesis.
+
+    h, c: of each layer, [L, R, P] and [L, R, H].
+    fed: what was read at the last step, [R, H], where it is fed to the next; else empty, [R, 0].
+    coverage: attention that each source token has had, [R, S], or [R, 0].
+    """
+
+    h: Tensor
+    c: Tensor
+    fed: Tensor
+    coverage: Tensor
+
+    def rows(self, rows: Tensor) -> State:
+        """The states of some hypotheses, in this order."""
+        return State(self.h[:, rows], self.c[:, rows], self.fed[rows], self.coverage[rows])
+
+
+class Stack(nn.ModuleList):
+    """LSTM layers, one module each, so that something can come between them."""
+
+    def __init__(self, config: Config, cell: Cell, widths: list[int], hidden: int, both: bool) -> None:
+        super().__init__(LSTM(width, hidden, bidirectional=both, cell=cell, init="forget_bias+orthogonal",
+                              weight_drop=config.weight_drop) for width in widths)  # fmt: skip
+        self.dropout, self.residual = config.dropout, config.residual
+
+    def add(self, y: Tensor, x: Tensor) -> Tensor:
+        """A layer's output, and its input where it fits."""
+        return y + x if self.residual and y.shape == x.shape else y
+
+
+class Network(nn.Module):
+    """Encoder, attention and decoder.
+
+    Args:
+        config: sizes.
+        cell: the variant of the LSTMs.
+        source: tokens of the source language.
+        target: tokens of the target language, V.
+    """
+
+    def __init__(self, config: Config, cell: Cell, source: int, target: int) -> None:
+        super().__init__()
+        c = self.config = config
+        P, M = cell.projection or c.decode, 2 * (cell.projection or c.hidden)
+        self.target = nn.Parameter(torch.randn(target, c.embed) / math.sqrt(c.embed))
+        self.source = self.target if c.tied == "all" else nn.Parameter(torch.randn(source, c.embed) / math.sqrt(c.embed))
+        self.encoder = Stack(c, cell, [c.embed] + [M] * (c.encoder_layers - 1), c.hidden, True)
+        self.bridge_h = nn.Linear(M, c.decoder_layers * P)
+        self.bridge_c = nn.Linear(2 * c.hidden, c.decoder_layers * c.decode)
+        self.attention = Attention(c, M, P)
+        self.decoder = Stack(c, cell, [c.embed + P * c.feed] + [2 * P] * (c.decoder_layers - 1), c.decode, False)
+        self.readout = nn.Linear(2 * P + c.embed, P * c.feed or c.embed)
+        self.narrow = nn.Linear(P, c.embed) if c.feed else None
+        self.output = nn.Parameter(torch.randn(target, c.embed) / math.sqrt(c.embed)) if c.tied == "none" else None
+        self.bias = nn.Parameter(torch.zeros(target))
+
+    def embed(self, tokens: Int[Tensor, "B T"], table: Tensor) -> Float[Tensor, "T B E"]:
+        """Embeddings, time first; in training some are dropped, whole ones too."""
+        x = F.embedding(tokens.T, table) * math.sqrt(self.config.embed)
+        if self.training and self.config.dropout_word:
+            x = x * F.dropout(x.new_ones(*x.shape[:2], 1), self.config.dropout_word)
+        return F.dropout(x, self.config.dropout_embed, self.training)
+
+    def remember(self, source: Int[Tensor, "B S"], lengths: Int[Tensor, "B"]) -> Memory:
+        """Read source sentences."""
+        x, p = self.embed(source, self.source), self.config.dropout
+        for k, layer in enumerate(self.encoder):
+            x = F.dropout(x, p, self.training) if k else x
+            y, (h, c) = layer(x, lengths=lengths)
+            x = cast(Stack, self.encoder).add(y, x)
+        L = self.config.decoder_layers
+        start = torch.tanh(self.bridge_h(h.transpose(0, 1).flatten(1))).unflatten(1, (L, -1)).transpose(0, 1)  # [L, B, P]
+        cells = self.bridge_c(c.transpose(0, 1).flatten(1)).unflatten(1, (L, -1)).transpose(0, 1)
+        keys, values = self.attention.remember(F.dropout(x, p, self.training).transpose(0, 1))
+        whole = bool((lengths == source.shape[1]).all())
+        blank = None if whole else torch.arange(source.shape[1], device=source.device) >= lengths[:, None]
+        return Memory(keys, values, start, cells, blank)
+
+    def start(self, memory: Memory) -> State:
+        """The state before the first token."""
+        B, S = memory.keys.shape[0], memory.keys.shape[2]
+        fed = memory.h.new_zeros(B, memory.h.shape[2] if self.config.feed else 0)
+        return State(memory.h, memory.c, fed, memory.h.new_zeros(B, S if self.config.coverage else 0))
+
+    def run(self, tokens: Int[Tensor, "B T"], state: State, memory: Memory) -> tuple[Float[Tensor, "T B E"], State, Tensor]:
+        """The decoder over some tokens, all steps at once if nothing is fed back.
+
+        Returns:
+            what the output layer reads; the state after the tokens; the attention, [B, T, S].
+        """
+        x = self.embed(tokens, self.target)
+        if not self.config.feed:
+            return self._steps(x, state, memory)
+        made, seen = [], []
+        for one in x.split(1):
+            y, state, weights = self._steps(one, state, memory)
+            made.append(y)
+            seen.append(weights)
+        return torch.cat(made), state, torch.cat(seen, 1)
+
+    def _steps(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
+        p, stack = self.config.dropout, cast(Stack, self.decoder)
+        hs, cs, below = [], [], x
+        inner = torch.cat([x, state.fed[None]], -1) if self.config.feed else x
+        for k, layer in enumerate(stack):
+            if k:
+                inner = torch.cat([F.dropout(below, p, self.training), context], -1)
+            y, (h, c) = layer(inner, (state.h[k : k + 1].contiguous(), state.c[k : k + 1].contiguous()))
+            hs.append(h)
+            cs.append(c)
+            below = stack.add(y, below)
+            if not k:
+                cover = state.coverage if self.config.coverage else None
+                read = self.attention(y.transpose(0, 1), memory.keys, memory.values, memory.blank, cover)
+                context = F.dropout(read.context, p, self.training).transpose(0, 1)  # [T, B, P]
+        made = torch.tanh(self.readout(torch.cat([below, context, x], -1)))
+        fed, coverage = state.fed, state.coverage
+        if self.narrow is not None:
+            fed, made = made[-1], self.narrow(made)
+        if self.config.coverage:
+            coverage = coverage + read.weights[:, -1]
+        return made, State(torch.cat(hs), torch.cat(cs), fed, coverage), read.weights
+
+    @property
+    def table(self) -> Float[Tensor, "V E"]:
+        """The weights of the output layer."""
+        return self.target if self.output is None else self.output
+
+    def write(self, y: Float[Tensor, "*R E"], only: Tensor | None = None) -> Float[Tensor, "*R V"]:
+        """Logits of the next token; of some tokens only, if asked."""
+        table, bias = (self.table, self.bias) if only is None else (self.table[only], self.bias[only])
+        return F.linear(y, table, bias)
+
+    def step(
+        self, tokens: Int[Tensor, "R"], state: State, memory: Memory, only: Tensor | None = None
+    ) -> tuple[Tensor, State, Tensor]:
+        """One step of a search.
+
+        Args:
+            tokens: the last ones.
+            state: after those before them.
+            memory: a row for each row of tokens.
+            only: tokens that may come next, int64, [K]; None: all.
+
+        Returns:
+            log-probabilities of the next token, float32, [R, V] (or [R, K]); the state; the attention, [R, S].
+        """
+        y, state, weights = self.run(tokens[:, None], state, memory)
+        return F.log_softmax(self.write(y[0], only).float(), -1), state, weights[:, 0]
+
+    def forward(self, batch: Batch) -> tuple[Float[Tensor, "N E"], Int[Tensor, "N"]]:
+        """What the output layer reads for all target tokens and ends of a batch, and which they are: those of step 0 of all
+        sentences, then those of step 1, ..."""
+        memory = self.remember(batch.source, batch.lengths)
+        y, _, _ = self.run(batch.target[:, :-1], self.start(memory), memory)
+        truth = batch.target[:, 1:].T  # [T, B]
+        there = truth != PAD
+        return F.dropout(y[there], self.config.dropout_output, self.training), truth[there]
