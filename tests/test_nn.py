@@ -203,6 +203,39 @@ def test_dropout_between_layers_and_weight_drop_act_in_training_only():
     )
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_held_makes_single_steps_one_sequence(engine):
+    m = LSTM(4, 6, 2, dtype=torch.float64, engine=engine, weight_drop=0.5)
+    x = torch.randn(5, 3, 4, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(5, 3, 6, dtype=torch.float64)
+
+    def steps():
+        made, state = [], None
+        for one in x.split(1):
+            y, state = m(one, state)
+            made.append(y)
+        return torch.cat(made)
+
+    def grads(y):
+        return torch.autograd.grad((y * w).sum(), [x, *m.parameters()])
+
+    torch.manual_seed(0)
+    whole = m(x)[0]
+    torch.manual_seed(0)
+    with m.held():
+        parts = steps()
+    assert torch.allclose(parts, whole, atol=1e-12)
+    for a, b in zip(grads(parts), grads(whole), strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+    torch.manual_seed(0)
+    assert not torch.allclose(steps(), whole, atol=1e-3)  # outside, each call drops weights of its own
+    with m.held(), torch.no_grad():
+        first = m(x)[0]
+    with torch.no_grad():
+        m.weight_hh_l0.zero_()
+    assert not torch.equal(m(x)[0], first)  # nothing is held afterwards
+
+
 def test_one_drop_h_mask_per_sequence_also_with_dilation():
     m = LSTM(1, 40, cell=Cell(drop_h=0.5), dilation=3, bias=False)
     torch.nn.init.zeros_(m.weight_ih_l0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -84,6 +85,7 @@ class LSTM(nn.Module):
     """
 
     observer: Observer | None = None
+    _held: dict[str, dict[str, Tensor]] | None = None
 
     def __init__(
         self,
@@ -343,16 +345,15 @@ class LSTM(nn.Module):
         """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
         packed, reverse = Call(x, sizes=sizes), suffix.endswith("_reverse")
         T, B = packed.T, packed.B
-        params = self.layer_params(suffix)
-        if _autocast_dtype(x.device.type) is not None:
-            params = {k: self._autocast(v) for k, v in params.items()}
+        if self._held is None:
+            params = self._weights(suffix)
+        else:
+            params = self._held.get(suffix) or self._held.setdefault(suffix, self._weights(suffix))
         if x.dtype != (dtype := params["weight_ih"].dtype):
             raise ValueError(
                 f"input must have the dtype of the weights, {dtype}, got {x.dtype}. "
                 f"Convert one of them: input.to({dtype}) or model.to({x.dtype})."
             )
-        if self.weight_drop and self.training:
-            params["weight_hh"] = F.dropout(params["weight_hh"], self.weight_drop)
         if resets is not None and reverse:  # between t - 1 and t there is one border, whichever way it is crossed
             resets = torch.cat([resets[1:], resets.new_zeros(min(T, 1), B)])
             if lengths is not None:
@@ -389,6 +390,25 @@ class LSTM(nn.Module):
             return y, State(state.h[None], state.c[None]), record
         record = record and Tape(self.cell, fold.unfold(record.gates), fold.unfold(record.cells))
         return fold.unfold(y), State(*(fold.leave(v, lengths, crossed) for v in state)), record
+
+    def _weights(self, suffix: str) -> dict[str, Tensor]:
+        """The parameters of one layer and direction as the engine gets them: in autocast's dtype, some dropped."""
+        params = {k: self._autocast(v) for k, v in self.layer_params(suffix).items()}
+        if self.weight_drop and self.training:
+            params["weight_hh"] = F.dropout(params["weight_hh"], self.weight_drop)
+        return params
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Calls inside are parts of one sequence: they share the weights that weight_drop leaves, and convert them once.
+
+        For networks that run step by step because what they read depends on what they wrote. Change no parameter inside.
+        """
+        self._held = {}
+        try:
+            yield
+        finally:
+            self._held = None
 
     def _autocast(self, v: Tensor) -> Tensor:
         to = _autocast_dtype(v.device.type)
