@@ -7,6 +7,8 @@ Training runs each LSTM layer once over all steps. A search runs one step at a t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, cast
 
 import torch
@@ -81,6 +83,14 @@ class Stack(nn.ModuleList):
                               weight_drop=config.weight_drop) for width in widths)  # fmt: skip
         self.dropout, self.residual = config.dropout, config.residual
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Calls inside are parts of one sequence; see `LSTM.held`."""
+        with ExitStack() as stack:
+            for layer in self:
+                stack.enter_context(cast(LSTM, layer).held())
+            yield
+
     def add(self, y: Tensor, x: Tensor) -> Tensor:
         """A layer's output, and its input where it fits."""
         return y + x if self.residual and y.shape == x.shape else y
@@ -150,10 +160,11 @@ class Network(nn.Module):
         if not self.config.feed:
             return self._steps(x, state, memory)
         made, seen = [], []
-        for one in x.split(1):
-            y, state, weights = self._steps(one, state, memory)
-            made.append(y)
-            seen.append(weights)
+        with cast(Stack, self.decoder).held():
+            for one in x.split(1):
+                y, state, weights = self._steps(one, state, memory)
+                made.append(y)
+                seen.append(weights)
         return torch.cat(made), state, torch.cat(seen, 1)
 
     def _steps(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
