@@ -108,6 +108,16 @@ NB_MODULE(_native, m) {
         const nb::gil_scoped_release release;
         s.step((const void*)x);
       });
+  nb::class_<Linear>(m, "Linear")
+      .def("__init__",
+           [](Linear* self, int64_t N, int64_t K, uintptr_t weight, int threads) {
+             const nb::gil_scoped_release release;
+             new (self) Linear(N, K, (const float*)weight, threads);
+           })
+      .def("run", [](const Linear& l, uintptr_t x, int64_t M, uintptr_t bias, uintptr_t y, int threads) {
+        const nb::gil_scoped_release release;
+        l.run((const float*)x, M, (const float*)bias, (float*)y, threads);
+      });
   m.def("isa", [] { return std::string(isa().name); });
   m.def("instruction_sets", [] {
     int n = 0;

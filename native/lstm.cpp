@@ -1,5 +1,6 @@
 // One instruction set's table of entry points; compiled once per instruction set (LS_ISA names it).
 #include "backward.h"
+#include "linear.h"
 
 namespace longshort::LS_ISA {
 
@@ -106,6 +107,11 @@ const Isa table = {
     },
     [](const Layer& l, char* const* sums, int count, int crew, const Grads& gr, int part, int parts) {
       with(l, [&]<class N, Gates K>() { reduce<N, K>(Packed<N, K>(l, Pass::backward, nullptr), sums, count, crew, gr, part, parts); });
+    },
+    [](int64_t N, int64_t K) { return Linear{N, K}.bytes(); },
+    [](int64_t N, int64_t K, const float* w, char* packed, int part, int parts) { Linear{N, K}.pack(w, (float*)packed, part, parts); },
+    [](int64_t N, int64_t K, const char* packed, const float* b, const float* x, int64_t M, float* y, int part, int parts) {
+      Linear{N, K}.run((const float*)packed, b, x, M, y, part, parts);
     },
     fingerprint,
     [](Type t, const void* x, int64_t n, void* s, void* h) {

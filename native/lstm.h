@@ -93,6 +93,10 @@ struct Isa {
   size_t (*sums_bytes)(const Layer&, int crew);
   void (*backward)(const Layer&, Pass, const char* packed, const Input&, const Output&, const Grads&, const Crew&);
   void (*reduce)(const Layer&, char* const* sums, int count, int crew, const Grads&, int part, int parts);
+  // x W^T + b in floats, W [N, K] packed, part by part (see linear.h). x [M, K], b [N] or null, y [M, N]
+  size_t (*linear_bytes)(int64_t N, int64_t K);
+  void (*linear_pack)(int64_t N, int64_t K, const float* weight, char* packed, int part, int parts);
+  void (*linear)(int64_t N, int64_t K, const char* packed, const float* bias, const float* x, int64_t M, float* y, int part, int parts);
   // Mixes the bytes at p into a fingerprint: any change in them changes it, but for a chance of 2^-32 at most.
   void (*fingerprint)(const void* p, size_t bytes, uint32_t print[FINGERPRINT]);
   void (*activate)(Type, const void* x, int64_t n, void* sigmoid, void* tanh);  // as the cell does, f32 or f64: for tests of accuracy

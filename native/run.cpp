@@ -61,6 +61,9 @@ const Isa& isa() {
 
 namespace {
 
+// Threads for so many operations: fewer than `least` are done sooner than the others can be told.
+int worth(double work, double least, int threads) { return work < least ? 1 : std::clamp(threads, 1, 64); }
+
 // Crews and their groups of sequences: crew i runs groups i, i + crews, ... one after another.
 struct Plan {
   int crews, size;
@@ -84,8 +87,7 @@ struct Plan {
     const auto alive = std::accumulate(lengths.begin(), lengths.end(), int64_t(0));
     const bool ragged = in.lengths || in.sizes;
     const double work = 2. * double(alive) * double(l.rows()) * double(l.I + l.P);
-    if (work < 4e5) threads = 1;  // a few microseconds: less than it takes to tell the others
-    threads = std::clamp(threads, 1, 64);
+    threads = worth(work, 4e5, threads);
     crews = int(std::clamp<int64_t>(B / 4, 1, threads));
     const int64_t vectors = (l.H + isa().lanes(l.type) - 1) / isa().lanes(l.type);
     size = int(std::clamp<int64_t>(threads / crews, 1, vectors));
@@ -208,6 +210,15 @@ void Stream::step(const void* x) {
   impl_->levels.front()->in.x = x;
   for (const auto& v : impl_->levels)
     v->plan.each(v->scratch.data.data(), nullptr, [&](const Crew& crew) { isa().forward(v->l, v->packed.data(), v->in, v->out, crew); });
+}
+
+Linear::Linear(int64_t N, int64_t K, const float* weight, int threads) : N_(N), K_(K), packed_(isa().linear_bytes(N, K), 1.25) {
+  const int n = worth(double(N) * double(K), 1e5, threads);
+  team_run(n, [&](int i) { isa().linear_pack(N, K, weight, packed_.data(), i, n); });
+}
+void Linear::run(const float* x, int64_t M, const float* bias, float* y, int threads) const {
+  const int n = worth(2. * double(M) * double(N_) * double(K_), 4e6, threads);
+  team_run(n, [&](int i) { isa().linear(N_, K_, packed_.data(), bias, x, M, y, i, n); });
 }
 
 }  // namespace longshort

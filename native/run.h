@@ -23,4 +23,15 @@ class Stream {
   Impl* impl_;
 };
 
+// y = x W^T + b for the same W again and again, in floats; the rows of x do not see each other.
+class Linear {
+ public:
+  Linear(int64_t N, int64_t K, const float* weight, int threads);  // [N, K], none of them 0; it is packed, and not read again
+  void run(const float* x, int64_t M, const float* bias, float* y, int threads) const;  // [M, K], [N] or null, [M, N]
+
+ private:
+  int64_t N_, K_;
+  Scratch packed_;
+};
+
 }  // namespace longshort

@@ -205,6 +205,38 @@ void formats(int64_t T, int64_t B, int64_t I, int64_t H, Gates gates, bool norm)
   if (isa().has(Type::i8)) compare(run(Type::i8, float()), 0.05, "bytes");
 }
 
+// Rows of a linear layer beside their sums in doubles, and each of them alone and with other numbers of threads.
+void linear(int64_t M, int64_t N, int64_t K, bool bias) {
+  const auto floats = [](size_t n) {
+    const auto v = normal(n);
+    return std::vector<float>(v.begin(), v.end());
+  };
+  const auto w = floats(N * K), b = floats(bias ? N : 0), x = floats(M * K);
+  const float* const at_b = bias ? b.data() : nullptr;
+  const Linear layer(N, K, w.data(), 2);
+  const auto run = [&](int64_t from, int64_t rows, int threads) {
+    const std::vector<float> own(x.begin() + from * K, x.begin() + (from + rows) * K);  // of exact length
+    std::vector<float> y(rows * N, std::numeric_limits<float>::quiet_NaN());
+    layer.run(own.data(), rows, at_b, y.data(), threads);
+    return y;
+  };
+  const auto all = run(0, M, 1);
+  double error = 0, size = 0;
+  for (int64_t m = 0; m < M; m++)
+    for (int64_t n = 0; n < N; n++) {
+      double sum = bias ? b[n] : 0;
+      for (int64_t k = 0; k < K; k++) {
+        const double term = double(x[m * K + k]) * double(w[n * K + k]);
+        sum += term, size += term * term;  // terms, for their sum may be next to nothing
+      }
+      error += std::pow(all[m * N + n] - sum, 2);
+    }
+  expect(error <= 1e-12 * size, "a linear layer", std::sqrt(error / size));
+  for (int threads = 1; threads <= 3; threads++) expect(run(0, M, threads) == all, "a linear layer does not depend on threads", threads);
+  for (int64_t m = 0; m < M; m++)
+    expect(run(m, 1, 1) == std::vector<float>(all.begin() + m * N, all.begin() + (m + 1) * N), "rows do not see each other", double(m));
+}
+
 }  // namespace
 
 int main() {
@@ -225,6 +257,9 @@ int main() {
   for (const auto& [T, B, I, H] : sizes)
     for (int kind = 0; kind < 3; kind++)
       for (const bool norm : {false, true}) formats(T, B, I, H, Gates(kind), norm && H > 5);
+  for (const int64_t M : {0, 1, 2, 7, 13, 70})
+    for (const int64_t N : {1, 17, 64, 100, 300})
+      for (const int64_t K : {1, 63, 512, 1100}) linear(M, N, K, (M + N + K) % 2);
   std::printf(failures ? "%d failures\n" : "all hold\n", failures);
   return failures != 0;
 }
