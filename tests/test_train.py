@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,19 @@ def test_the_update_is_that_of_torch_adamw(rates: dict[str, float]) -> None:
         adamw.step()
     assert len(batches) == 12
     close(got, model, 1e-5)
+
+
+def test_an_update_counts_as_a_change_of_the_weights() -> None:
+    """`engine.linear` keeps packed weights and asks for the count."""
+    counts = []
+
+    class Watched(Toy):
+        def loss(self, model: nn.Module, batch: Batch) -> Loss:
+            counts.append([p._version for p in model.parameters()])
+            return Toy.loss(self, model, batch)
+
+    train(Watched(), Training(steps=4, evaluate=100), progress=False)
+    assert all(b > a for one, two in pairwise(counts) for a, b in zip(one, two, strict=True))
 
 
 def test_the_rate_climbs_then_falls() -> None:

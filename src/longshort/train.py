@@ -388,6 +388,7 @@ class _Run(Generic[B]):
             params, g, count, m1, m2 = ([x[k] for k in keys] for x in (self.names, grads, self.counts, *self.moments))
             adamw(params, g, m1, m2, [], count, fused=True, amsgrad=False, maximize=False, lr=factor * rate, beta1=beta1,
                   beta2=beta2, weight_decay=self.training.weight_decay if decays else 0.0, eps=1e-8)  # fmt: skip
+            torch.autograd.graph.increment_version(params)  # the fused kernel does not; who keeps what was made of them asks it
 
     def score(self) -> dict[str, float]:
         """The task's metrics for the averaged weights; the first process computes them for all."""
