@@ -14,6 +14,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from longshort.apps.translate.config import Config
+from longshort.engine.product import linear
+
+
+class Linear(nn.Linear):
+    """A linear layer whose rows, in inference, do not depend on each other, bit by bit."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[*, K] to [*, N]."""
+        return linear(input, self.weight, self.bias)
 
 
 class Read(NamedTuple):
@@ -43,10 +52,10 @@ class Attention(nn.Module):
     def __init__(self, config: Config, memory: int, query: int) -> None:
         super().__init__()
         self.kind, self.heads, width = config.attention, config.heads, query // config.heads
-        self.key = nn.Linear(memory, query, bias=self.kind == "additive")
-        self.value = nn.Linear(memory, query)
+        self.key = Linear(memory, query, bias=self.kind == "additive")
+        self.value = Linear(memory, query)
         if self.kind != "dot":
-            self.query = nn.Linear(query, query, bias=False)
+            self.query = Linear(query, query, bias=False)
         if self.kind == "additive":
             self.score = nn.Parameter(torch.randn(config.heads, width) / math.sqrt(width))
         if config.coverage:

@@ -44,6 +44,8 @@ class Config:
         tokens: tokens per batch and side, padding included.
         longest: leave out pairs with more tokens than this on a side.
         ratio: leave out pairs where one side has more than so many times the tokens of the other.
+        shortlist: for each source token so many target tokens are kept that may translate it, for faster translation on request; 0
+            keeps none.
         metric: what tells which weights are best.
 
     Raises:
@@ -77,11 +79,12 @@ class Config:
     tokens: int = 3000
     longest: int = 128
     ratio: float = 5.0
+    shortlist: int = 50
     metric: Metric = "BLEU"
 
     def __post_init__(self) -> None:
         for name, least in (("pieces", 5), ("embed", 1), ("hidden", 1), ("decode", 1), ("encoder_layers", 1),
-                            ("decoder_layers", 1), ("heads", 1), ("tokens", 2), ("longest", 1)):  # fmt: skip
+                            ("decoder_layers", 1), ("heads", 1), ("tokens", 2), ("longest", 1), ("shortlist", 0)):  # fmt: skip
             v = getattr(self, name)
             if isinstance(v, bool) or not isinstance(v, int):
                 raise TypeError(f"{name} must be a whole number, got {v!r}.")

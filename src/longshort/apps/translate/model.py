@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from longshort.apps.translate.attention import Attention
+from longshort.apps.translate.attention import Attention, Linear
 from longshort.apps.translate.config import Config
 from longshort.cell import Cell
+from longshort.engine.product import linear
 from longshort.nn import LSTM
 
 PAD = 0
@@ -113,12 +114,12 @@ class Network(nn.Module):
         self.target = nn.Parameter(torch.randn(target, c.embed) / math.sqrt(c.embed))
         self.source = self.target if c.tied == "all" else nn.Parameter(torch.randn(source, c.embed) / math.sqrt(c.embed))
         self.encoder = Stack(c, cell, [c.embed] + [M] * (c.encoder_layers - 1), c.hidden, True)
-        self.bridge_h = nn.Linear(M, c.decoder_layers * P)
-        self.bridge_c = nn.Linear(2 * c.hidden, c.decoder_layers * c.decode)
+        self.bridge_h = Linear(M, c.decoder_layers * P)
+        self.bridge_c = Linear(2 * c.hidden, c.decoder_layers * c.decode)
         self.attention = Attention(c, M, P)
         self.decoder = Stack(c, cell, [c.embed + P * c.feed] + [2 * P] * (c.decoder_layers - 1), c.decode, False)
-        self.readout = nn.Linear(2 * P + c.embed, P * c.feed or c.embed)
-        self.narrow = nn.Linear(P, c.embed) if c.feed else None
+        self.readout = Linear(2 * P + c.embed, P * c.feed or c.embed)
+        self.narrow = Linear(P, c.embed) if c.feed else None
         self.output = nn.Parameter(torch.randn(target, c.embed) / math.sqrt(c.embed)) if c.tied == "none" else None
         self.bias = nn.Parameter(torch.zeros(target))
 
@@ -198,7 +199,7 @@ class Network(nn.Module):
     def write(self, y: Float[Tensor, "*R E"], only: Tensor | None = None) -> Float[Tensor, "*R V"]:
         """Logits of the next token; of some tokens only, if asked."""
         table, bias = (self.table, self.bias) if only is None else (self.table[only], self.bias[only])
-        return F.linear(y, table, bias)
+        return linear(y, table, bias)
 
     def step(
         self, tokens: Int[Tensor, "R"], state: State, memory: Memory, only: Tensor | None = None
