@@ -80,16 +80,29 @@ class Attention(nn.Module):
         """
         q = query if self.kind == "dot" else self.query(query)
         q = q.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, N, T, W]
+        one = q.shape[2] == 1
         if self.kind == "additive":
             inner = q[:, :, :, None] + keys[:, :, None]  # [B, N, T, S, W]
             if coverage is not None:
                 inner = inner + coverage[:, None, None, :, None] * self.cover[:, None, None]
-            scores = torch.einsum("bntsw,nw->bnts", torch.tanh(inner), self.score)
+            scores = (torch.tanh(inner) * self.score[:, None, None]).sum(-1)
         else:
-            scores = q @ keys.transpose(2, 3) / math.sqrt(q.shape[-1])
+            scores = _dot(q, keys) if one else q @ keys.transpose(2, 3)
+            scores = scores / math.sqrt(q.shape[-1])
         scores = scores.float()
         if blank is not None:
             scores = scores.masked_fill(blank[:, None, None], -torch.inf)
         weights = F.softmax(scores, -1)  # [B, N, T, S]
-        context = (weights.to(values.dtype) @ values).transpose(1, 2).flatten(2)
-        return Read(context, weights.mean(1))
+        shares = weights.to(values.dtype)
+        context = _mean(shares, values) if one else shares @ values
+        return Read(context.transpose(1, 2).flatten(2), weights.mean(1))
+
+
+def _dot(q: Tensor, keys: Tensor) -> Tensor:
+    """q @ keys^T for T = 1, by sums whose order depends on no other row: torch's products of matrices do not promise that."""
+    return (q * keys).sum(-1)[:, :, None]
+
+
+def _mean(shares: Tensor, values: Tensor) -> Tensor:
+    """shares @ values for T = 1, likewise."""
+    return (shares.transpose(2, 3) * values).sum(2, keepdim=True)
