@@ -87,7 +87,7 @@ class Run:
         if how.coverage_penalty:
             self.cover = self.cover + attention
         if self.only is None:
-            logp[:, [PAD, BOS]] = -math.inf
+            logp[:, PAD] = logp[:, BOS] = -math.inf
         last, begun = t == self.most[alive], t < self.begun[alive]  # [S]
         finish = logp[:, end].double().cpu().numpy().reshape(S, W)
         logp[:, end] = -math.inf
@@ -158,18 +158,18 @@ class Run:
         tried += [(r // W, r % W, k) for r, k in enumerate(logp.argmax(1).tolist())]
         s, w, k = np.array(tried).T
         p = self.total[s, w] + logp[to(s * W + w, logp), to(k, logp)].double().cpu().numpy()
-        found: list[dict[tuple[int, int], float]] = [
-            dict(zip(zip(*at, strict=True), v, strict=True))
-            for *at, v in zip(parent.tolist(), token.tolist(), value.tolist(), strict=True)
-        ]
+        found: list[dict[tuple[int, int], float]] = [{} for _ in range(S)]
+        for one, slot in zip(*np.nonzero(value > -math.inf), strict=True):
+            found[one][int(parent[one, slot]), int(token[one, slot])] = float(value[one, slot])
         for (one, *at), v in zip(tried, p.tolist(), strict=True):
-            found[one][at[0], at[1]] = v
+            if v > -math.inf:
+                found[one][at[0], at[1]] = v
         value[:] = -math.inf
         for s, (b, g) in enumerate(zip(self.alive, self._each(), strict=True)):
             made = []
             for (w, k), v in sorted(found[s].items()):
-                rest = g.left(g.after(self.reached[s][w], k)) if v > -math.inf else 0
-                if v > -math.inf and (t < self.begun[b] or t + 1 + rest <= self.most[b] or rest < left[s, w]):
+                rest = g.left(g.after(self.reached[s][w], k))
+                if t < self.begun[b] or t + 1 + rest <= self.most[b] or rest < left[s, w]:
                     made.append((v, rest, w, k))
             chosen = allocate([m[0] for m in made], [m[1] for m in made], self.width)
             for slot, m in enumerate(chosen):
@@ -186,6 +186,8 @@ class Run:
 
     def _put_aside(self, t: int, accept: NDArray, total: NDArray, finish: NDArray, own: NDArray, met: NDArray) -> None:
         how, W = self.how, total.shape[1]
+        if not accept.any():
+            return
         for s, w in zip(*accept.nonzero(), strict=True):
             b, row, logp = self.alive[s], int(s * W + w), float(total[s, w] + finish[s, w])
             score = how.score(logp, t + 1, self.cover[row] if how.coverage_penalty else None)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BLOCK = 64  # tokens whose best one is looked at first
+NOT_A_NUMBER = "the network gives NaN for a log-probability. Are its weights finite?"
 
 
 def best(logp: Float[Tensor, "R V"], total: NDArray, k: int) -> tuple[NDArray, NDArray, NDArray]:
@@ -34,6 +35,11 @@ def best(logp: Float[Tensor, "R V"], total: NDArray, k: int) -> tuple[NDArray, N
         ValueError: a log-probability is NaN.
     """
     (S, W), V = total.shape, logp.shape[1]
+    if k == W == 1:
+        peak, one = (x.cpu().numpy() for x in logp.max(1, keepdim=True))
+        if np.isnan(peak).any():
+            raise ValueError(NOT_A_NUMBER)
+        return total + peak, np.zeros((S, 1), int), one
     base = torch.from_numpy(total).to(logp.device)
     whole = V // BLOCK * BLOCK
     peaks = logp[:, :whole].unflatten(1, (-1, BLOCK)).amax(2) if whole else logp[:, :0]
@@ -42,7 +48,7 @@ def best(logp: Float[Tensor, "R V"], total: NDArray, k: int) -> tuple[NDArray, N
     blocks = peaks.shape[1]
     heads, at = _top((peaks.double().view(S, W, blocks) + base[:, :, None]).flatten(1), k)
     if heads[:, 0].isnan().any():
-        raise ValueError("the network gives NaN for a log-probability. Are its weights finite?")
+        raise ValueError(NOT_A_NUMBER)
     at = at.sort(1).values
     parent = at // blocks  # [S, k]
     token = (at % blocks)[:, :, None] * BLOCK + torch.arange(BLOCK, device=at.device)  # [S, k, BLOCK]
@@ -50,9 +56,11 @@ def best(logp: Float[Tensor, "R V"], total: NDArray, k: int) -> tuple[NDArray, N
     x = logp[row[:, :, None], token.clamp(max=V - 1)].double() + base.gather(1, parent)[:, :, None]
     value, at = _top(x.masked_fill_(token >= V, -math.inf).flatten(1), k)
     parent, token = parent.gather(1, at // BLOCK), token.flatten(1).gather(1, at)
-    made = value.cpu().numpy(), parent.cpu().numpy(), token.clamp_(max=V - 1).cpu().numpy()
-    lack = ((0, 0), (0, k - value.shape[1]))
-    return np.pad(made[0], lack, constant_values=-math.inf), np.pad(made[1], lack), np.pad(made[2], lack)
+    made = [value.cpu().numpy(), parent.cpu().numpy(), token.clamp_(max=V - 1).cpu().numpy()]
+    if (lack := k - value.shape[1]) > 0:
+        fill = np.full((S, lack), -math.inf), np.zeros((S, lack), int), np.zeros((S, lack), int)
+        made = [np.concatenate(m, 1) for m in zip(made, fill, strict=True)]
+    return made[0], made[1], made[2]
 
 
 def _top(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +93,7 @@ def draw(logp: NDArray, chance: NDArray, temperature: float, top_k: int, top_p: 
     x = logp.astype(np.float64)
     x -= x.max(1, keepdims=True)
     if np.isnan(x).any():
-        raise ValueError("the network gives NaN for a log-probability. Are its weights finite?")
+        raise ValueError(NOT_A_NUMBER)
     p = np.exp(x / temperature)
     order = None
     if top_k or top_p < 1:
