@@ -86,7 +86,7 @@ def multi30k(references: Sequence[str], outputs: Sequence[str], language: str, d
     """
     _check(references, outputs)
     metric = _need("sacrebleu").BLEU(tokenize="none", smooth_method="none", force=True)
-    made = _score("Multi30k BLEU", metric, *(tokenised(texts, language) for texts in (references, outputs)), draws)
+    made = _score("Multi30k BLEU", metric, tokenised(references, language), tokenised(outputs, language), draws)
     how = f"norm:moses|tok:moses-{language}|sacremoses:{_need('sacremoses').__version__}"
     return made._replace(signature=made.signature.replace("case:mixed", "case:lc").replace("tok:none", how))
 

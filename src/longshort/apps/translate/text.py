@@ -1,0 +1,328 @@
+"""Raw text in, raw text out: the layout that a translation keeps, what must stand in it, and what is copied. No torch."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Phrase = tuple[int, ...]
+Encode = Callable[[str], Sequence[int]]
+
+UNSEEN = "\ufeff\u200b\u2060"  # of no width, at the ends of a line as good as blanks
+BREAK = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")  # ends a sentence: lines, pages, cells of a table
+END = re.compile(r"[.!?…]+[\"'»”’)\]]*(?=\s)|[。！？]+[」』”’）]*")  # noqa: RUF001
+NO_END = re.compile(r"(?:^|\W)(?:[^\W\d_]|\d+)\.$")  # an initial, a number
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+TOKEN = re.compile(rf"[{SOLID}]|[^\W{SOLID}]+|[^\w\s]")
+
+# What is never translated unless it is told otherwise.
+PATTERNS: Mapping[str, str] = {
+    "url": r"(?:https?://|ftp://|www\.)[^\s<>\"]*[^\s<>\".,;:!?'()\[\]{}]",
+    "email": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
+    "placeholder": r"\{\{[^{}\n]*\}\}|\$?\{[^{}\n]*\}|%\(\w+\)[sdf]|(?<![\w%])%[sdf](?!\w)|</?\w[^<>\n]*>",
+}
+
+
+# ---- layout ----
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A text as sentences and what stands around them.
+
+    sentences: what is translated, n; none is empty, and none begins or ends with a blank.
+    blanks: everything else: before the first sentence, between them, after the last, n + 1.
+    """
+
+    sentences: tuple[str, ...]
+    blanks: tuple[str, ...]
+
+    def join(self, translations: Sequence[str]) -> str:
+        """The text with a translation in the place of each sentence; with the sentences themselves it is the text again.
+
+        Raises:
+            ValueError: there are more or fewer translations than sentences.
+        """
+        if len(translations) != len(self.sentences):
+            raise ValueError(f"each of {len(self.sentences)} sentences needs its translation, got {len(translations)}.")
+        made = [self.blanks[0]]
+        for translation, blank in zip(translations, self.blanks[1:], strict=True):
+            made += [translation, blank]
+        return "".join(made)
+
+
+def units(text: str, longest: int | None = None) -> Layout:
+    """Split a text into what is translated and what stays: line ends of every kind, tabs, empty lines, blanks at the ends of
+    lines, and lines that hold neither letter nor digit. A line is a sentence; where it has tabs, each piece between them is one.
+
+    Args:
+        text: any text.
+        longest: a line of more characters is split where sentences seem to end in it; None: never.
+    """
+    sentences, blanks, start, kept = [], [], 0, 0  # kept: how much of the text has found its place
+    for end, after in [*(m.span() for m in BREAK.finditer(text)), (len(text), len(text))]:
+        for one, two in _pieces(text, start, end, longest):
+            while one < two and _blank(text[one]):
+                one += 1
+            while one < two and _blank(text[two - 1]):
+                two -= 1
+            if any(c.isalnum() for c in text[one:two]):
+                blanks.append(text[kept:one])
+                sentences.append(text[one:two])
+                kept = two
+        start = after
+    return Layout(tuple(sentences), (*blanks, text[kept:]))
+
+
+def _blank(c: str) -> bool:
+    return c.isspace() or c in UNSEEN
+
+
+def _pieces(text: str, start: int, end: int, longest: int | None) -> Iterable[tuple[int, int]]:
+    if longest is None or end - start <= longest:
+        return [(start, end)]
+    cuts = [m.end() for m in END.finditer(text, start, end) if not NO_END.search(text[max(start, m.end() - 40) : m.end()])]
+    return pairwise([start, *cuts, end])
+
+
+def lines(stream: BinaryIO, name: str) -> Iterator[str]:
+    r"""The lines of a stream of UTF-8, as they come, with their ends: "".join(lines(...)) is the whole text. "\n" ends a line.
+
+    Args:
+        stream: opened to read bytes.
+        name: what messages call it.
+
+    Raises:
+        ValueError: a line is not UTF-8; the message names line, column and byte.
+    """
+    for k, line in enumerate(stream, 1):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as e:
+            column = len(line[: e.start].decode()) + 1
+            raise ValueError(
+                f"{name}:{k}:{column}: is not UTF-8: byte 0x{line[e.start]:02X} at {e.start} of the line. Convert it: "
+                f"iconv -f LATIN1 -t UTF-8, if it is Latin-1."
+            ) from None
+
+
+# ---- what must appear in a translation ----
+
+
+class Glossary:
+    """Terms and how they are translated.
+
+    Args:
+        terms: source term to its translations, of which one must appear.
+        fold: find terms whatever their case.
+
+    Raises:
+        ValueError: a term or a translation is empty.
+    """
+
+    def __init__(self, terms: Mapping[str, Sequence[str]], fold: bool = False) -> None:
+        self.fold = fold
+        self.terms: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for source, targets in terms.items():
+            key = tuple(word for word, _, _ in self._words(source))
+            if not key or not targets or not all(t.strip() for t in targets):
+                raise ValueError(f"a glossary must pair terms that are not empty, got {source!r} and {list(targets)!r}.")
+            self.terms[key] = (*self.terms.get(key, ()), *(t.strip() for t in targets))
+        self._most = max(map(len, self.terms), default=0)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], fold: bool = False) -> Glossary:
+        """The glossary of a file of UTF-8: on each line a term, a tab, its translation. A term may come again with another one.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a line is not of this form; the message names it.
+        """
+        terms: dict[str, list[str]] = {}
+        with open(path, "rb") as f:
+            for k, line in enumerate(lines(f, os.fspath(path)), 1):
+                fields = [field.strip() for field in line.strip(UNSEEN + "\r\n").split("\t")]
+                if len(fields) == 2 and all(fields):
+                    terms.setdefault(fields[0], []).append(fields[1])
+                elif any(fields):
+                    raise ValueError(f"{path}:{k}: must be a term, one tab and its translation, got {line.rstrip()[:60]!r}.")
+        return cls(terms, fold)
+
+    def find(self, text: str) -> list[tuple[int, int, tuple[str, ...]]]:
+        """Terms in a text as (start, end, translations): whole words, the longest first where several begin, none in another.
+        A hyphen or an apostrophe ends a word; in scripts without spaces each character is one."""
+        words, found, k = self._words(text), [], 0
+        while k < len(words):
+            for n in range(min(self._most, len(words) - k), 0, -1):
+                targets = self.terms.get(tuple(word for word, _, _ in words[k : k + n]))
+                if targets:
+                    found.append((words[k][1], words[k + n - 1][2], targets))
+                    k += n - 1
+                    break
+            k += 1
+        return found
+
+    def _words(self, text: str) -> list[tuple[str, int, int]]:
+        """Words as they are compared, and where they stand. Marks on letters, no letters to `re`, hold a word together."""
+        spans: list[tuple[int, int]] = []
+        for m in TOKEN.finditer(text):
+            start, end = m.span()
+            joined = (
+                spans and spans[-1][1] == start and any(unicodedata.category(c)[0] == "M" for c in (text[start - 1], text[start]))
+            )
+            if joined and not (m.group()[0].isalpha() and re.match(f"[{SOLID}]", m.group())):
+                spans[-1] = spans[-1][0], end
+            else:
+                spans.append((start, end))
+        words = [text[a:b].casefold() if self.fold else text[a:b] for a, b in spans]
+        return [(unicodedata.normalize("NFC", word), *span) for word, span in zip(words, spans, strict=True)]
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is not translated.
+
+    Args:
+        patterns: regular expressions; where two match from the same place, the first one counts. An empty match is none.
+
+    Raises:
+        ValueError: one is not a regular expression.
+    """
+
+    patterns: tuple[str, ...] = tuple(PATTERNS.values())
+
+    def __post_init__(self) -> None:
+        for pattern in self.patterns:
+            try:
+                re.compile(pattern)
+            except re.error as e:
+                raise ValueError(f"what is kept must be a regular expression, got {pattern!r}: {e}.") from None
+
+    @cached_property
+    def _all(self) -> list[re.Pattern[str]]:
+        return [re.compile(p) for p in self.patterns]
+
+    def find(self, text: str) -> list[tuple[int, int]]:
+        """Spans (start, end) that stay as they are, in order, apart from each other; a match that begins in another is none."""
+        all = [(m.start(), k, m.end()) for k, p in enumerate(self._all) for m in p.finditer(text) if m.end() > m.start()]
+        spans: list[tuple[int, int]] = []
+        for start, _, end in sorted(all):
+            if not spans or start >= spans[-1][1]:
+                spans.append((start, end))
+        return spans
+
+
+class Required(NamedTuple):
+    """Something that must appear in a translation.
+
+    start, end: where its source stands in the sentence.
+    texts: what must appear: one of these. A text may be there twice, for it begins in two ways.
+    phrases: the tokens of each text, of which one must appear in one piece: as a word of its own and, where the source does not
+        follow a blank, as what goes on after the character there.
+    """
+
+    start: int
+    end: int
+    texts: tuple[str, ...]
+    phrases: tuple[Phrase, ...]
+
+
+def required(sentence: str, encode: Encode, glossary: Glossary | None = None, keep: Keep | None = None) -> list[Required]:
+    """What must appear in the translation of a sentence: the translations of its terms, and what is kept. A term counts more.
+
+    Args:
+        sentence: one of `units`.
+        encode: text to tokens of the target language, as `Vocabulary.encode`.
+        glossary: terms; None: none.
+        keep: what is not translated; None: everything is.
+    """
+    found = [] if glossary is None else glossary.find(sentence)
+    if keep is not None:
+        taken = [(start, end) for start, end, _ in found]
+        found += [(a, b, (sentence[a:b],)) for a, b in keep.find(sentence) if all(b <= start or end <= a for start, end in taken)]
+    made = []
+    for start, end, texts in sorted(found):
+        before = sentence[start - 1 : start].strip()
+        ways = {tuple(encode(text)): text for text in texts}
+        if before:
+            head = tuple(encode(before))
+            joined = {tuple(encode(before + text)): text for text in texts}
+            ways |= {phrase[len(head) :]: text for phrase, text in joined.items() if phrase[: len(head)] == head}
+        ways.pop((), None)
+        if ways:
+            made.append(Required(start, end, tuple(ways.values()), tuple(ways)))
+    return made
+
+
+# ---- unknown words ----
+
+
+def copies(
+    tokens: Sequence[int], attention: NDArray, sentence: str, spans: Sequence[tuple[int, int]], unknown: int = 1,
+    must: Sequence[Required] = (), pieces: Callable[[str], Sequence[tuple[int, int]]] | None = None,
+) -> list[str]:  # fmt: skip
+    """What to write in the place of each unknown token of a translation, in order: the source word that it attends to most.
+    Neighbours that attend to the same word write it once. In what is required the text itself is known.
+
+    Args:
+        tokens: of the translation, T, without its end.
+        attention: how much each token attends to each source token, [T or more, S or more].
+        sentence: the source, as `vocabulary.normal` makes it.
+        spans: where each source token stands in it, (start, end), S.
+        unknown: the unknown token.
+        must: what was `required`.
+        pieces: where the tokens of a text stand in it, as `Vocabulary.spans`; needed for unknown tokens in what was required.
+
+    Returns:
+        A text for each unknown token, as `Vocabulary.decode` takes them.
+
+    Source: Luong et al. 2015, Addressing the rare word problem in neural machine translation; Jean et al. 2015, section 3.3.
+    """
+    made: list[str] = []
+    known = {} if pieces is None else _known(tokens, must, pieces, unknown)
+    before = (-2, (0, 0))  # where the last copy was written, and from where
+    for t in (t for t, token in enumerate(tokens) if token == unknown):
+        if t in known:
+            made.append(known[t])
+            continue
+        span = _word(sentence, *spans[int(np.argmax(attention[t, : len(spans)]))]) if spans else (0, 0)
+        made.append("" if before == (t - 1, span) else sentence[slice(*span)])
+        before = t, span
+    return made
+
+
+def _word(sentence: str, start: int, end: int) -> tuple[int, int]:
+    """The word around a token; the token itself where that is no word."""
+    while start < len(sentence) and sentence[start].isspace():
+        start += 1
+    end = max(end, start + 1)
+    inside = (m.span() for m in re.finditer(r"\w+(?:[-'.@_]\w+)*", sentence) if m.start() < end and start < m.end())
+    return next(inside, (start, end))
+
+
+def _known(
+    tokens: Sequence[int], must: Sequence[Required], pieces: Callable[[str], Sequence[tuple[int, int]]], unknown: int
+) -> dict[int, str]:
+    """What unknown tokens stand for that are part of what was required, by their place."""
+    made: dict[int, str] = {}
+    taken: set[int] = set()
+    for one in must:
+        for text, phrase in zip(one.texts, one.phrases, strict=True):
+            n, spans = len(phrase), pieces(text)
+            at = (k for k in range(len(tokens) - n + 1) if tuple(tokens[k : k + n]) == phrase)
+            places = (k for k in at if not taken & {*range(k, k + n)})
+            if unknown in phrase and len(spans) == n and (k := next(places, None)) is not None:
+                taken.update(range(k, k + n))
+                made |= {k + i: text[slice(*span)] for i, span in enumerate(spans) if phrase[i] == unknown}
+                break
+    return made
