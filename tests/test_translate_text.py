@@ -204,27 +204,27 @@ def test_what_is_required_is_there_in_tokens_and_a_term_counts_more():
 # ---- unknown words ----
 
 
-def test_an_unknown_word_is_the_one_that_is_attended_to():
-    toy, source = Toy(), "in New-York lebt MacDonald ,12"
-    spans = toy.spans(source)
-    at = {source[a:b]: k for k, (a, b) in enumerate(spans)}
-    tokens = [9, UNK, 8, UNK, UNK, UNK]
-    attention = np.full((7, len(spans) + 1), 0.01)
+def test_an_unknown_token_is_what_it_attends_to_or_the_word_around_that():
+    toy, text = Toy(), "in new-york lebt McDonald ,12"
+    source, spans = toy.encode(text), toy.spans(text)
+    at = {text[a:b]: k for k, (a, b) in enumerate(spans)}
+    tokens = [9, UNK, 8, UNK, 7, UNK, UNK, UNK]
+    attention = np.full((9, len(spans) + 1), 0.01)
     attention[:, -1] = 0.5  # the end of the source is no word
-    for t, piece in ((1, "ork"), (3, "M"), (4, "D"), (5, ",12")):
+    for t, piece in ((1, "-yo"), (3, "M"), (5, "leb"), (6, "t"), (7, ",12")):
         attention[t, at[piece]] = 0.4
-    assert copies(tokens, attention, source, spans, UNK) == ["New-York", "MacDonald", "", "12"]
-    attention[4], attention[5] = attention[1], attention[3]
-    assert copies(tokens, attention, source, spans, UNK) == ["New-York", "MacDonald", "New-York", "MacDonald"]
-    assert copies([5, 6], attention, source, spans, UNK) == []
-    assert copies([UNK], attention, "", [], UNK) == [""]
+    assert copies(tokens, attention, text, source, spans, UNK) == ["new-york", "M", "lebt", "", "12"]
+    attention[6], attention[7] = attention[1], attention[5]
+    assert copies(tokens, attention, text, source, spans, UNK) == ["new-york", "M", "lebt", "new-york", "lebt"]
+    assert copies([5, 6], attention, text, source, spans, UNK) == []
+    assert copies([UNK], attention, "", [], [], UNK) == [""]
 
 
 @given(st.text("abC .-", min_size=1, max_size=20), st.integers(0, 9))
 def test_a_copy_is_a_piece_of_the_source(source, seed):
     toy, rng = Toy(), np.random.default_rng(seed)
     spans, tokens = toy.spans(source), rng.integers(1, 3, size=6).tolist()
-    made = copies(tokens, rng.random((6, len(spans))), source, spans, UNK)
+    made = copies(tokens, rng.random((6, len(spans))), source, toy.encode(source), spans, UNK)
     assert len(made) == tokens.count(UNK)
     assert all(text in source for text in made)
 
@@ -238,6 +238,7 @@ def test_in_what_is_required_the_text_is_known():
     attention = np.zeros((len(tokens), len(spans)))
     attention[:, -1] = 1
     assert first == second  # they differ in what is unknown
-    made = copies(tokens, attention, source, spans, UNK, must, toy.spans)
+    ids = toy.encode(source)
+    made = copies(tokens, attention, source, ids, spans, UNK, must, toy.spans)
     assert made == ["AB", "Q", "X"]
-    assert copies(tokens, attention, source, spans, UNK, must) == ["Q", "Q", "Q"]
+    assert copies(tokens, attention, source, ids, spans, UNK, must) == ["Q", "Q", "Q"]

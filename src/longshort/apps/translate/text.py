@@ -268,17 +268,19 @@ def required(sentence: str, encode: Encode, glossary: Glossary | None = None, ke
 
 
 def copies(
-    tokens: Sequence[int], attention: NDArray, sentence: str, spans: Sequence[tuple[int, int]], unknown: int = 1,
-    must: Sequence[Required] = (), pieces: Callable[[str], Sequence[tuple[int, int]]] | None = None,
+    tokens: Sequence[int], attention: NDArray, sentence: str, source: Sequence[int], spans: Sequence[tuple[int, int]],
+    unknown: int = 1, must: Sequence[Required] = (), pieces: Callable[[str], Sequence[tuple[int, int]]] | None = None,
 ) -> list[str]:  # fmt: skip
-    """What to write in the place of each unknown token of a translation, in order: the source word that it attends to most.
-    Neighbours that attend to the same word write it once. In what is required the text itself is known.
+    """What to write in the place of each unknown token of a translation, in order: what the source token that it attends to most
+    stands for, if that is unknown too, else the word that it is part of. Neighbours that attend to the same write it once. In
+    what is required the text itself is known.
 
     Args:
         tokens: of the translation, T, without its end.
         attention: how much each token attends to each source token, [T or more, S or more].
         sentence: the source, as `vocabulary.normal` makes it.
-        spans: where each source token stands in it, (start, end), S.
+        source: its tokens, S.
+        spans: where each of them stands in it, (start, end), S.
         unknown: the unknown token.
         must: what was `required`.
         pieces: where the tokens of a text stand in it, as `Vocabulary.spans`; needed for unknown tokens in what was required.
@@ -295,7 +297,8 @@ def copies(
         if t in known:
             made.append(known[t])
             continue
-        span = _word(sentence, *spans[int(np.argmax(attention[t, : len(spans)]))]) if spans else (0, 0)
+        k = int(np.argmax(attention[t, : len(spans)])) if spans else -1
+        span = (0, 0) if k < 0 else spans[k] if source[k] == unknown else _word(sentence, *spans[k])
         made.append("" if before == (t - 1, span) else sentence[slice(*span)])
         before = t, span
     return made
