@@ -43,6 +43,7 @@ APPS = {  # the only modules that a file can name
     "forecast": "longshort.apps.forecast:Forecaster",
     "speech": "longshort.apps.speech:Recognizer",
     "language": "longshort.apps.speech.language:LanguageModel",
+    "translate": "longshort.apps.translate:Translator",
 }
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
           torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}  # fmt: skip

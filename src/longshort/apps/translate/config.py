@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Kind = Literal["bpe", "unigram"]
+Kind = Literal["bpe", "unigram", "char"]
 Attend = Literal["additive", "dot", "general"]
 Tied = Literal["all", "output", "none"]
 Metric = Literal["BLEU", "chrF"]
@@ -16,7 +16,7 @@ class Config:
     """What to translate with, and how large.
 
     Args:
-        units: pieces of words by SentencePiece: bpe (Sennrich et al. 2016) or unigram (Kudo 2018).
+        units: pieces of words by SentencePiece: bpe (Sennrich et al. 2016), unigram (Kudo 2018), or single characters (char).
         pieces: how many pieces, at most; of each language where they are not shared.
         shared: both languages have one vocabulary; False learns one for each.
         fallback: write unknown characters as bytes, so that nothing is unknown.
@@ -44,8 +44,8 @@ class Config:
         tokens: tokens per batch and side, padding included.
         longest: leave out pairs with more tokens than this on a side.
         ratio: leave out pairs where one side has more than so many times the tokens of the other.
-        shortlist: for each source token so many target tokens are kept that may translate it, for faster translation on request; 0
-            keeps none.
+        shortlist: so many target tokens that may translate it are kept for each source token, for faster translation on request;
+            0 keeps none.
         metric: what tells which weights are best.
 
     Raises:
@@ -54,7 +54,7 @@ class Config:
     """
 
     units: Kind = "bpe"
-    pieces: int = 8000
+    pieces: int = 6000
     shared: bool = True
     fallback: bool = False
     sampling: float = 0.1
@@ -64,15 +64,15 @@ class Config:
     encoder_layers: int = 2
     decoder_layers: int = 2
     residual: bool = True
-    attention: Attend = "additive"
-    heads: int = 1
+    attention: Attend = "general"
+    heads: int = 4
     coverage: bool = False
     feed: bool = False
     tied: Tied = "all"
     dropout_embed: float = 0.3
     dropout_word: float = 0.1
     dropout: float = 0.3
-    dropout_output: float = 0.3
+    dropout_output: float = 0.4
     weight_drop: float = 0.2
     smoothing: float = 0.1
     rdrop: float = 0.0

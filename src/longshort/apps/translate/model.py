@@ -136,7 +136,7 @@ class Network(nn.Module):
         for k, layer in enumerate(self.encoder):
             x = F.dropout(x, p, self.training) if k else x
             y, (h, c) = layer(x, lengths=lengths)
-            x = cast(Stack, self.encoder).add(y, x)
+            x = self.encoder.add(y, x)
         L = self.config.decoder_layers
         start = torch.tanh(self.bridge_h(h.transpose(0, 1).flatten(1))).unflatten(1, (L, -1)).transpose(0, 1)  # [L, B, P]
         cells = self.bridge_c(c.transpose(0, 1).flatten(1)).unflatten(1, (L, -1)).transpose(0, 1)
@@ -161,7 +161,7 @@ class Network(nn.Module):
         if not self.config.feed:
             return self._steps(x, state, memory)
         made, seen = [], []
-        with cast(Stack, self.decoder).held():
+        with self.decoder.held():
             for one in x.split(1):
                 y, state, weights = self._steps(one, state, memory)
                 made.append(y)
@@ -169,8 +169,8 @@ class Network(nn.Module):
         return torch.cat(made), state, torch.cat(seen, 1)
 
     def _steps(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
-        p, stack = self.config.dropout, cast(Stack, self.decoder)
-        hs, cs, below = [], [], x
+        p, stack = self.config.dropout, self.decoder
+        hs, cs, below, context = [], [], x, x
         inner = torch.cat([x, state.fed[None]], -1) if self.config.feed else x
         for k, layer in enumerate(stack):
             if k:

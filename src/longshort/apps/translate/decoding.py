@@ -1,0 +1,138 @@
+"""How sentences are translated: the search, and what is asked of the text. From sentences to translations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longshort.apps.translate.constraints import Constraints
+from longshort.apps.translate.decode import Hypothesis, Search, search
+from longshort.apps.translate.model import Network
+from longshort.apps.translate.text import Glossary, Keep, Required, copies, required
+from longshort.apps.translate.translation import Alternative, Translation, words
+from longshort.apps.translate.vocabulary import EOS, UNK, Vocabulary, normal
+
+TOGETHER = 64  # sentences that are searched side by side
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How sentences are translated.
+
+    Args:
+        search: beam, penalties, sampling; see `Search`.
+        glossary: terms and their translations, of which one must appear where the term does.
+        keep: what is not translated, by regular expressions; None translates all.
+        prefix: what each translation begins with.
+        copy: write the source word in the place of an unknown one.
+        fast: write only tokens that the shortlist has for the words of the sentences.
+    """
+
+    search: Search = field(default_factory=Search)
+    glossary: Glossary | None = None
+    keep: Keep | None = None
+    prefix: str = ""
+    copy: bool = True
+    fast: bool = False
+
+    @classmethod
+    def of(cls, length_penalty: float, **how: Any) -> Decoding:
+        """From the fields of this class and of `Search`, all in one.
+
+        Args:
+            length_penalty: where none is given.
+            **how: glossary may be a mapping from terms to one translation or several, keep True (links, addresses, placeholders)
+                or a list of regular expressions.
+
+        Raises:
+            TypeError: a name is unknown; the message lists those that are known.
+        """
+        own, of_search = ({f.name for f in fields(c)} - {"search"} for c in (cls, Search))
+        if unknown := sorted(set(how) - own - of_search):
+            raise TypeError(f"{', '.join(unknown)} must be one of {', '.join(sorted(own | of_search))}.")
+        if isinstance(g := how.get("glossary"), Mapping):
+            how["glossary"] = Glossary({k: [v] if isinstance(v, str) else v for k, v in g.items()})
+        if isinstance(k := how.get("keep"), bool | list | tuple):
+            how["keep"] = (Keep() if k else None) if isinstance(k, bool) else Keep(tuple(k))
+        asked = {"length_penalty": length_penalty} | {k: v for k, v in how.items() if k in of_search}
+        if "alternatives" in asked and "beam" not in asked and not asked.get("sample"):
+            asked["beam"] = max(Search.beam, asked["alternatives"])
+        return cls(Search(**asked), **{k: v for k, v in how.items() if k in own})
+
+
+class Reader:
+    """Translates sentences with one network, or with an ensemble.
+
+    Args:
+        networks: over the same tokens.
+        source: the tokens that are read.
+        target: the tokens that are written.
+        shortlist: for each source token the target tokens that may translate it, int32, [V, K], -1 where there are fewer; None:
+            there is none.
+    """
+
+    def __init__(
+        self, networks: Sequence[Network], source: Vocabulary, target: Vocabulary, shortlist: Tensor | None = None
+    ) -> None:
+        self.networks, self.source, self.target, self.shortlist = networks, source, target, shortlist
+
+    def __call__(self, sentences: Sequence[str], how: Decoding) -> list[Translation]:
+        """The translation of each sentence; none depends on the others."""
+        if how.fast and self.shortlist is None:
+            raise ValueError("this translator has no shortlist: train it with --shortlist, or translate without fast.")
+        sentences = [normal(s) for s in sentences]
+        tokens = [self.source.encode(s) for s in sentences]
+        must = [required(s, self.target.encode, how.glossary, how.keep) for s in sentences]
+        prefix = tuple(self.target.encode(how.prefix))
+        made: list[Translation] = [None] * len(sentences)  # type: ignore[list-item]
+        wide = how.search
+        if wide.alternatives > 1 and not wide.sample:
+            wide = replace(wide, alternatives=wide.beam)
+        lengths, together = np.array([len(t) for t in tokens]), 1 if how.fast else TOGETHER
+        device = self.networks[0].bias.device
+        for n in np.unique(lengths):
+            rows = np.flatnonzero(lengths == n)
+            for some in np.split(rows, range(together, len(rows), together)):
+                x = torch.tensor([[*tokens[k], EOS] for k in some], device=device)
+                asked = [Constraints(prefix, tuple(r.phrases for r in must[k])) for k in some]
+                only = self._only(tokens[some[0]], asked[0]) if how.fast else None
+                for k, found in zip(some, search(self.networks, x, wide, asked, only), strict=True):
+                    made[k] = self._translation(sentences[k], tokens[k], found, must[k], how)
+        return made
+
+    def _only(self, tokens: Sequence[int], asked: Constraints) -> Tensor:
+        """What may be written for a sentence: its tokens' entries in the shortlist, those tokens, and what is asked for."""
+        table = cast(Tensor, self.shortlist)
+        found = table[list(dict.fromkeys([*tokens, EOS]))].unique()
+        own = [] if self.source is not self.target else [*tokens]
+        more = torch.tensor([*own, *asked.tokens, UNK, EOS], dtype=found.dtype)
+        return torch.cat([found[found >= 0], more]).unique().to(torch.int64)
+
+    def _translation(
+        self, sentence: str, tokens: list[int], found: Sequence[Hypothesis], must: Sequence[Required], how: Decoding
+    ) -> Translation:
+        best, spans = found[0], self.source.spans(sentence, tokens)
+
+        def text(h: Hypothesis) -> str:
+            if not how.copy or UNK not in h.tokens:
+                return self.target.decode(h.tokens)
+            return self.target.decode(
+                h.tokens, copies(h.tokens, h.attention, sentence, tokens, spans, UNK, must, self.target.spans)
+            )
+
+        sure = math.exp(best.logp / (len(best.tokens) + 1))
+        known, made = ([*(v.pieces[k] for k in of), "</s>"] for v, of in ((self.source, tokens), (self.target, best.tokens)))
+        read = words(known, self.source.words(tokens))
+        written = words(made, self.target.words(best.tokens))
+        texts: dict[str, Alternative] = {}  # the same text may be found in different pieces
+        for h in found:
+            texts.setdefault(said := text(h), Alternative(said, h.logp, h.score, len(h.tokens) + 1))
+        alternatives = tuple(texts.values())[: how.search.alternatives]
+        return Translation(alternatives[0].text, sentence, best.logp, best.score, sure, tuple(known),
+                           tuple(made), best.attention, read, written, alternatives, best.finished, best.met)  # fmt: skip
