@@ -179,6 +179,25 @@ def test_the_best_score_is_kept_and_patience_ends() -> None:
     assert (highest.step, highest.steps, highest.scores) == (18, 20, {"MSE": 9.0})
 
 
+@pytest.mark.parametrize(("last", "taken"), [(1.5, "mean"), (2.5, "best")])
+def test_the_mean_of_the_best_is_taken_where_it_scores_better(last: float, taken: str) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    @dataclass(frozen=True)
+    class Seen(Meddled):
+        def score(self, model: nn.Module, split: str) -> dict[str, float]:
+            seen.append({k: v.clone() for k, v in model.state_dict().items()})
+            return super().score(model, split)
+
+    scripted = (5.0, 3.0, float("nan"), 2.0, 4.0, last)  # the last one is of the mean of the second, fourth and fifth
+    result = train(Seen(scripted=scripted), Training(steps=15, evaluate=3, patience=0, best=3), progress=False)
+    for k, v in result.model.state_dict().items():
+        mean = (seen[1][k] + seen[3][k] + seen[4][k]) / 3
+        torch.testing.assert_close(v, mean if taken == "mean" and v.is_floating_point() else seen[3][k])
+    assert (result.step, result.scores) == (12, {"MSE": min(last, 2.0)})
+    assert [line["best"] for line in result.history] == [True, True, False, True, False]
+
+
 def test_without_a_validation_split_the_last_weights_are_kept() -> None:
     class Unscored(Toy):
         def score(self, model: nn.Module, split: str) -> dict[str, float]:
@@ -253,6 +272,14 @@ def test_killed_before_any_step_it_goes_on_exactly(tmp_path: Path, at: int) -> N
     assert task.calls[0] == (24 if at == 1 else 24 - at + 1)
     again = Meddled(at_loss={1: kill}, at_score={1: kill})
     assert same(train(again, SHORT, progress=False, checkpoint=path, resume=True), whole)  # finished: nothing to do
+
+
+def test_the_best_weights_outlive_a_kill(tmp_path: Path) -> None:
+    how = replace(SHORT, best=3)
+    whole = train(Toy(), how, progress=False)
+    with pytest.raises(Killed):
+        train(Meddled(at_loss={20: kill}), how, progress=False, checkpoint=tmp_path / "run.safetensors")
+    assert same(train(Toy(), how, progress=False, checkpoint=tmp_path / "run.safetensors", resume=True), whole)
 
 
 def test_a_killed_process_goes_on_to_the_same_bytes(tmp_path: Path) -> None:

@@ -36,8 +36,7 @@ from longshort.progress import Display
 from longshort.task import Task, move
 
 B = TypeVar("B")
-STATE = {"step": int, "epoch": int, "position": int, "best_step": int, "best_value": float | int | None, "seconds": float | int,
-         "history": list}  # fmt: skip
+STATE = {"step": int, "epoch": int, "position": int, "ranked": list, "seconds": float | int, "history": list}
 FREE = ("save_steps", "save_seconds")  # the fields of Training that may change when a run is continued
 
 
@@ -61,6 +60,8 @@ class Training:
         average: decay of the running average of the weights, in [0, 1). These averaged weights are what is scored, and
             the best of them are the result. 0 takes the weights as they are. The average forgets the start: the decay of
             step t is at most (1 + t) / (10 + t). Polyak & Juditsky 1992.
+        best: how many of the best scored weights are averaged into the result, if their mean scores better than the best alone.
+            Vaswani et al. 2017, section 6.1.
         bf16: compute the loss in bfloat16 where that is safe (autocast); the weights stay as they are.
         seed: where all randomness starts.
         device: cpu, cuda, cuda:1 ...; auto is a GPU if there is one.
@@ -83,6 +84,7 @@ class Training:
     evaluate: int = 50
     patience: int = 8
     average: float = 0.999
+    best: int = 1
     bf16: bool = False
     seed: int = 0
     device: str = "auto"
@@ -90,7 +92,7 @@ class Training:
     save_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "evaluate"):
+        for name in ("steps", "accumulate", "evaluate", "best"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.epochs is not None and self.epochs < 1:
@@ -121,9 +123,9 @@ class Training:
 class Result:
     """What training came to.
 
-    model: the model with the best averaged weights, on the CPU, in evaluation mode.
+    model: the model with the best averaged weights (or the mean of the best), on the CPU, in evaluation mode.
     scores: the metrics of these weights on the validation split; None is one that is not finite. Empty without a split.
-    step: the update after which they were taken.
+    step: the update after which the best ones were taken.
     steps: updates made in all.
     seconds: time spent, over all resumptions.
     history: one line per score: step, epoch, loss, lr, seconds, scores, best.
@@ -276,15 +278,15 @@ class _Run(Generic[B]):
             for t in (*self.model.parameters(), *self.model.buffers()):
                 dist.broadcast(t.data, 0)
         self.average = copy.deepcopy(self.model)
-        self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+        self.best = [{k: v.clone() for k, v in self.average.state_dict().items()} for _ in range(training.best)]
         self.names = {k: p for k, p in self.model.named_parameters() if p.requires_grad}
         self.params = list(self.names.values())
         if not self.names:
             raise ValueError("the task's model has no parameter that requires grad: there is nothing to train.")
         self.moments = [{k: torch.zeros_like(p) for k, p in self.names.items()} for _ in range(2)]  # AdamW's two averages
         self.counts = {k: torch.zeros((), device=device) for k in self.names}  # updates made; kernels want one per tensor
-        self.step = self.epoch = self.position = self.best_step = 0
-        self.best_value: float | None = None
+        self.step = self.epoch = self.position = 0
+        self.ranked: list[tuple[float | None, int, int]] = []  # of the best: score, step, place in self.best
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss and elements since the last score
@@ -306,7 +308,8 @@ class _Run(Generic[B]):
 
     @property
     def finished(self) -> bool:
-        since = sum(line["step"] > self.best_step for line in self.history)
+        best_step = self.ranked[0][1] if self.ranked else 0
+        since = sum(line["step"] > best_step for line in self.history)
         return not self.due and (self.step >= self.total or 0 < self.training.patience <= since)
 
     @property
@@ -402,16 +405,20 @@ class _Run(Generic[B]):
         return scores[0]
 
     def judge(self, scores: Mapping[str, float]) -> dict[str, Any]:
-        """Keep the averaged weights if they are the best so far, or as long as there is no finite score to judge by."""
+        """Keep the averaged weights if they are among the best so far, or as long as there is no finite score to judge by."""
         metric, direction = self.task.better
         if scores and metric not in scores:
             raise ValueError(f"score() must return {metric!r}, the metric of `better`; it returned {', '.join(scores)}.")
         finite = {k: float(v) if math.isfinite(v) else None for k, v in scores.items()}
-        value, before = finite.get(metric), self.best_value
-        better = before is None or (value is not None and (value < before if direction == "min" else value > before))
-        if better:
-            self.best_value, self.best_step = value, self.step
-            self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+        value, others, sign = finite.get(metric), [r for r in self.ranked if r[0] is not None], 1 if direction == "min" else -1
+        better = False
+        if value is not None or not others:
+            rows = sorted([*others, (value, self.step, -1)], key=lambda r: sign * (r[0] or 0.0))[: self.training.best]
+            if any(place < 0 for _, _, place in rows):
+                free = min({*range(self.training.best)} - {place for _, _, place in rows})
+                rows = [(v, step, free if place < 0 else place) for v, step, place in rows]
+                self.best[free] = {k: v.clone() for k, v in self.average.state_dict().items()}
+            self.ranked, better = rows, rows[0][1] == self.step
         line = {"step": self.step, "epoch": self.epoch, "loss": self.loss, "lr": self.training.rate(self.step - 1, self.total),
                 "seconds": round(self.seconds, 3), "scores": finite, "best": better}  # fmt: skip
         self.history.append(line)
@@ -419,15 +426,29 @@ class _Run(Generic[B]):
         return line
 
     def result(self) -> Result:
-        """The best averaged weights as a model of their own."""
-        self.average.load_state_dict(self.best)
-        scores: dict[str, float | None] = next((line["scores"] for line in self.history if line["step"] == self.best_step), {})
+        """The best averaged weights, or the mean of the best, as a model of their own."""
+        value, step, place = self.ranked[0] if self.ranked else (None, 0, 0)
+        self.average.load_state_dict(self.best[place])
+        scores: dict[str, float | None] = next((line["scores"] for line in self.history if line["step"] == step), {})
+        if len(self.ranked) > 1 and value is not None:
+            many = [self.best[p] for _, _, p in self.ranked]
+            self.average.load_state_dict(
+                {k: torch.stack([m[k] for m in many]).mean(0) if v.is_floating_point() else v for k, v in many[0].items()}
+            )
+            metric, direction = self.task.better
+            again = {k: float(v) if math.isfinite(v) else None for k, v in self.score().items()}
+            mean = again[metric]
+            if mean is not None and (mean < value if direction == "min" else mean > value):
+                scores = again
+            else:
+                self.average.load_state_dict(self.best[place])
         model = self.average.to("cpu").eval()
-        return Result(model, scores, self.best_step, self.step, self.seconds, tuple(self.history))
+        return Result(model, scores, step, self.step, self.seconds, tuple(self.history))
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name, not copied."""
-        parts = {"model": self.model.state_dict(), "average": self.average.state_dict(), "best": self.best}
+        parts = {"model": self.model.state_dict(), "average": self.average.state_dict()}
+        parts |= {f"best{k}": held for k, held in enumerate(self.best)}
         parts |= {"moment1": self.moments[0], "moment2": self.moments[1]}
         return {f"{part}.{k}": v for part, content in parts.items() for k, v in content.items()} | {"sums": self.sums}
 
@@ -472,6 +493,7 @@ class _Run(Generic[B]):
                     t.copy_(file.get_tensor(name))
         for k in STATE:
             setattr(self, k, state[k])
+        self.ranked = [(value, step, place) for value, step, place in self.ranked]  # JSON has no tuples
         for count in self.counts.values():
             count.fill_(self.step)
         self.batches = self.task.batches("train", _mix(self.training.seed, 1, self.epoch), self.epoch)
