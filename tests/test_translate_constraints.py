@@ -101,6 +101,8 @@ def test_a_glossary_that_just_fits_is_met_and_one_that_is_too_long_says_so():
             for (h,) in found:
                 assert h.met == (5 + room + len(prefix) <= 6)
                 assert len(h.tokens) <= 6
+                assert h.met or {*h.tokens} < {*prefix, *range(10, 15), 30, 31}  # then nothing else is said
+                assert h.met or len({*h.tokens}) == 6
     long = tuple(range(20, 40))
     for (h,) in search([network], source, how, [Constraints(long)] * 4):
         assert h.tokens == long
