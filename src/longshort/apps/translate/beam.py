@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from longshort.apps.translate import pick
-from longshort.apps.translate.constraints import BOS, EOS, PAD, Constraints, Glossary, State, allocate, repeats
+from longshort.apps.translate.constraints import Constraints, Glossary, State, allocate, repeats
 
 if TYPE_CHECKING:
     from longshort.apps.translate.decode import Network, Search
+from longshort.apps.translate.vocabulary import BOS, EOS, PAD
 
 Found = tuple[tuple[int, ...], float, tuple[float, ...], float, NDArray, bool, bool]  # the fields of a `Hypothesis`
 

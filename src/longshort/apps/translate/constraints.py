@@ -12,7 +12,8 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-PAD, UNK, BOS, EOS = range(4)
+from longshort.apps.translate.vocabulary import BOS, EOS, PAD
+
 Phrase = tuple[int, ...]
 State = frozenset[tuple[int, int, int]]  # readings of what was written: terms met (bits), phrase in progress or -1, its tokens
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from longshort.apps.translate.beam import Run, ask, to
-from longshort.apps.translate.constraints import BOS, EOS, PAD, Constraints
+from longshort.apps.translate.constraints import Constraints
+from longshort.apps.translate.vocabulary import BOS, EOS, PAD
 
 WIDER = 4  # so many times the beam, at most, for a sentence with a glossary; more where its tokens are more
 FAINT = 1e-4  # attention that a source token has at least, in the coverage penalty

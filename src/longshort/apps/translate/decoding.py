@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from longshort.apps.translate.confidence import Calibration, judge
 from longshort.apps.translate.constraints import Constraints
 from longshort.apps.translate.decode import Hypothesis, Search, search
 from longshort.apps.translate.model import Network
@@ -75,12 +75,15 @@ class Reader:
         target: the tokens that are written.
         shortlist: for each source token the target tokens that may translate it, int32, [V, K], -1 where there are fewer; None:
             there is none.
+        calibration: what the signs of a bad translation weigh.
     """
 
     def __init__(
-        self, networks: Sequence[Network], source: Vocabulary, target: Vocabulary, shortlist: Tensor | None = None
-    ) -> None:
-        self.networks, self.source, self.target, self.shortlist = networks, source, target, shortlist
+        self, networks: Sequence[Network], source: Vocabulary, target: Vocabulary, shortlist: Tensor | None = None,
+        calibration: Calibration = Calibration(),  # noqa: B008
+    ) -> None:  # fmt: skip
+        self.networks, self.source, self.target = networks, source, target
+        self.shortlist, self.calibration = shortlist, calibration
 
     def __call__(self, sentences: Sequence[str], how: Decoding) -> list[Translation]:
         """The translation of each sentence; none depends on the others."""
@@ -126,7 +129,7 @@ class Reader:
                 h.tokens, copies(h.tokens, h.attention, sentence, tokens, spans, UNK, must, self.target.spans)
             )
 
-        sure = math.exp(best.logp / (len(best.tokens) + 1))
+        sure = judge(best, tokens, self.source.pieces, self.target.pieces, self.calibration)
         known, made = ([*(v.pieces[k] for k in of), "</s>"] for v, of in ((self.source, tokens), (self.target, best.tokens)))
         read = words(known, self.source.words(tokens))
         written = words(made, self.target.words(best.tokens))
@@ -134,5 +137,5 @@ class Reader:
         for h in found:
             texts.setdefault(said := text(h), Alternative(said, h.logp, h.score, len(h.tokens) + 1))
         alternatives = tuple(texts.values())[: how.search.alternatives]
-        return Translation(alternatives[0].text, sentence, best.logp, best.score, sure, tuple(known),
+        return Translation(alternatives[0].text, sentence, best.logp, best.score, sure.value, sure.signs, tuple(known),
                            tuple(made), best.attention, read, written, alternatives, best.finished, best.met)  # fmt: skip

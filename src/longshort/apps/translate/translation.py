@@ -34,7 +34,8 @@ class Translation:
         source: the sentence.
         logp: natural log-probability of its tokens and its end.
         score: what it was ranked by, see `Search`.
-        confidence: geometric mean of the probabilities of its tokens and its end, in [0, 1].
+        confidence: how sure one may be of it, in [0, 1].
+        signs: what speaks against it, by name; see `confidence.py`.
         source_pieces: the source's tokens, and its end.
         pieces: the translation's tokens, and its end.
         attention: how much each of pieces looked at each of source_pieces, float32, [T + 1, S].
@@ -50,6 +51,7 @@ class Translation:
     logp: float
     score: float
     confidence: float
+    signs: dict[str, float]
     source_pieces: tuple[str, ...]
     pieces: tuple[str, ...]
     attention: NDArray[np.float32] = field(compare=False, repr=False)
@@ -73,7 +75,7 @@ class Translation:
     def json(self) -> dict[str, Any]:
         """All but the attention as plain values."""
         return {"text": self.text, "source": self.source, "confidence": round(self.confidence, 4), "logp": round(self.logp, 4),
-                "score": round(self.score, 4),
+                "score": round(self.score, 4), "signs": {k: round(v, 4) for k, v in self.signs.items()},
                 "alignment": [list(pair) for pair in self.alignment()], "finished": self.finished, "met": self.met,
                 "alternatives": [{"text": a.text, "logp": round(a.logp, 4), "score": round(a.score, 4)}
                                  for a in self.alternatives[1:]]}  # fmt: skip

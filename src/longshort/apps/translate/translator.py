@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from longshort import artefact
 from longshort.apps.translate import data
+from longshort.apps.translate.confidence import Calibration
 from longshort.apps.translate.config import Config as _Config
 from longshort.apps.translate.data import Pair
 from longshort.apps.translate.decode import force
@@ -70,7 +72,7 @@ class Translator:
         self.network: Network | None = None
         self.vocabularies: tuple[Vocabulary, Vocabulary] | None = None
         self.shortlist: Tensor | None = None
-        self.length_penalty = 1.0
+        self.length_penalty, self.calibration = 1.0, Calibration()
         self.scores: tuple[Score, ...] = ()
         self.dropped: list[data.Drop] = []
         self.friends: list[Network] = []
@@ -123,7 +125,7 @@ class Translator:
             read, written = map(len, task.vocabularies)
             self.shortlist = torch.from_numpy(shortlist(*task.plain, read, written, self.config.shortlist))
         if task.valid:
-            self.length_penalty = tuned(self.reader(), task.valid, self.config.metric)
+            self.length_penalty, self.calibration = tuned(self.reader(), task.valid, self.config.metric)
         self.scores = (Score("valid", date.today().isoformat(), result.scores),) if result.scores else ()
         return self
 
@@ -220,7 +222,8 @@ class Translator:
         if self.shortlist is not None:
             tensors["shortlist"] = self.shortlist
         extra = {"source": source.extra(), "target": None if target is source else target.extra(),
-                 "length_penalty": self.length_penalty, "shortlist": self.shortlist is not None}  # fmt: skip
+                 "length_penalty": self.length_penalty, "confidence": asdict(self.calibration),
+                 "shortlist": self.shortlist is not None}  # fmt: skip
         return artefact.save(path, Artefact("translate", self.config, self.cell, tensors, self.scores, extra=extra))
 
     @classmethod
@@ -256,12 +259,13 @@ class Translator:
         made.network = Network(held.config, held.cell, *map(len, made.vocabularies))
         made.network.load_state_dict(tensors | ({"source": tensors["target"]} if held.config.tied == "all" else {}))
         made.network.eval()
+        made.calibration = Calibration(**held.extra["confidence"])
         made.length_penalty, made.scores = float(held.extra["length_penalty"]), tuple(held.scores)
         return made
 
     def reader(self) -> Reader:
         """What translates sentences."""
-        return Reader([self.fitted, *self.friends], *self._vocabularies, self.shortlist)
+        return Reader([self.fitted, *self.friends], *self._vocabularies, self.shortlist, self.calibration)
 
     @property
     def fitted(self) -> Network:

@@ -1,4 +1,4 @@
-"""What a translator takes from its validation pairs after training: how much longer translations are to be liked."""
+"""What a translator learns from its validation pairs after training: how it likes longer texts, and how sure it may be."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from longshort.apps.translate import metrics
+from longshort.apps.translate.confidence import Calibration
 from longshort.apps.translate.config import Metric
 from longshort.apps.translate.data import Pair
 from longshort.apps.translate.decode import Search
@@ -17,8 +18,8 @@ PENALTIES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
 MOST = 500  # pairs that are translated
 
 
-def tuned(reader: Reader, pairs: Sequence[Pair], metric: Metric) -> float:
-    """The length penalty with the best score: one beam search for each, of up to 500 pairs.
+def tuned(reader: Reader, pairs: Sequence[Pair], metric: Metric) -> tuple[float, Calibration]:
+    """The length penalty with the best score, and what the signs of bad translations weigh; from beams of up to 500 pairs.
 
     Args:
         reader: translates.
@@ -27,10 +28,12 @@ def tuned(reader: Reader, pairs: Sequence[Pair], metric: Metric) -> float:
     """
     step = -(-len(pairs) // MOST)
     some, judge = pairs[::step], metrics.bleu if metric == "BLEU" else metrics.chrf
+    truth = [p.target for p in some]
     found = reader([p.source for p in some], Decoding(Search(alternatives=Search.beam)))
     best = []
     for penalty in PENALTIES:
         how = replace(Search(), length_penalty=penalty)
         texts = [max(t.alternatives, key=lambda a: how.score(a.logp, a.tokens)).text for t in found]
-        best.append(judge([p.target for p in some], texts).value)
-    return PENALTIES[int(np.argmax(best))]
+        best.append(judge(truth, texts).value)
+    quality = metrics.sentences(truth, [t.text for t in found]) / 100
+    return PENALTIES[int(np.argmax(best))], Calibration.fit([t.signs for t in found], quality.tolist())
