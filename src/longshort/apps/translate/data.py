@@ -224,14 +224,14 @@ def split(pairs: Sequence[tuple[str, ...]], sizes: Sequence[float], seed: int = 
     Raises:
         ValueError: sizes do not leave anything, or the pairs hang together so much that a part stays empty.
     """
-    wanted = [round(size * len(pairs)) if 0 < size < 1 else int(size) for size in sizes]
-    if not all(n >= 1 for n in wanted) or sum(wanted) >= len(pairs):
+    wanted = [round(size * len(pairs)) if 0 < size < 1 else size for size in sizes]
+    if not all(1 <= n < len(pairs) and n == int(n) for n in wanted) or sum(wanted) >= len(pairs):
         raise ValueError(f"sizes must be pairs, 1 or more, or shares in (0, 1), and leave some of {len(pairs)}, got {[*sizes]}.")
     group = _groups(pairs)
     counts = np.bincount(group)
     part = np.zeros(len(counts), np.int64)
     left = np.random.default_rng(seed).permutation(len(counts)).tolist()
-    for k, size in enumerate(wanted, 1):
+    for k, size in enumerate(map(int, wanted), 1):
         room = size
         for most in (max(1, int(SHARE * size)), size):
             for g in left:

@@ -181,20 +181,18 @@ class Vocabulary:
         text, at, byte, made = normal(text), 0, 0, []
         ids = self.encode(text) if ids is None else ids
         for k in ids:
-            piece, end = self._written[k], at
-            if piece.startswith(" ") and text[at : at + 1] == " ":
-                at += 1
+            body = self._written[k].removeprefix(" ")
+            at += self.starts_word(k) and text[at : at + 1] == " "
             if k in self._bytes:
                 made.append((at, at + 1))
                 byte += 1
                 if byte == len(text[at : at + 1].encode()):
                     at, byte = at + 1, 0
                 continue
+            end = at + len(body)
             if k == UNK:
                 end = next((e for e in range(at, len(text)) if text[e] in self._alphabet), len(text))
-            else:
-                end = at + len(piece.strip(" "))
-            if k != UNK and text[at:end] != piece.strip(" "):
+            elif text[at:end] != body:
                 break
             made.append((at, end))
             at = end
@@ -338,7 +336,7 @@ class Vocabulary:
             if (id := self._ids.get(part)) is not None:
                 made.append(id)
             elif self._bytes:
-                made += (self._spelled[b] for b in part.encode())
+                made += map(self._spelled.__getitem__, part.encode())
             elif made[-1] != UNK:
                 made.append(UNK)
         return made
