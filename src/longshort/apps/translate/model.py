@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from longshort.apps.translate.attention import Attention, Linear
 from longshort.apps.translate.config import Config
+from longshort.apps.translate.dropout import dropout
 from longshort.apps.translate.vocabulary import PAD
 from longshort.cell import Cell
 from longshort.engine.product import linear
@@ -126,20 +127,20 @@ class Network(nn.Module):
         """Embeddings, time first; in training some are dropped, whole ones too."""
         x = F.embedding(tokens.T, table) * math.sqrt(self.config.embed)
         if self.training and self.config.dropout_word:
-            x = x * F.dropout(x.new_ones(*x.shape[:2], 1), self.config.dropout_word)
-        return F.dropout(x, self.config.dropout_embed, self.training)
+            x = x * dropout(x.new_ones(*x.shape[:2], 1), self.config.dropout_word, True)
+        return dropout(x, self.config.dropout_embed, self.training)
 
     def remember(self, source: Int[Tensor, "B S"], lengths: Int[Tensor, "B"]) -> Memory:
         """Read source sentences."""
         x, p = self.embed(source, self.source), self.config.dropout
         for k, layer in enumerate(self.encoder):
-            x = F.dropout(x, p, self.training) if k else x
+            x = dropout(x, p, self.training) if k else x
             y, (h, c) = layer(x, lengths=lengths)
             x = self.encoder.add(y, x)
         L = self.config.decoder_layers
         start = torch.tanh(self.bridge_h(h.transpose(0, 1).flatten(1))).unflatten(1, (L, -1)).transpose(0, 1)  # [L, B, P]
         cells = self.bridge_c(c.transpose(0, 1).flatten(1)).unflatten(1, (L, -1)).transpose(0, 1)
-        keys, values = self.attention.remember(F.dropout(x, p, self.training).transpose(0, 1))
+        keys, values = self.attention.remember(dropout(x, p, self.training).transpose(0, 1))
         whole = bool((lengths == source.shape[1]).all())
         blank = None if whole else torch.arange(source.shape[1], device=source.device) >= lengths[:, None]
         return Memory(keys, values, start, cells, blank)
@@ -173,7 +174,7 @@ class Network(nn.Module):
         inner = torch.cat([x, state.fed[None]], -1) if self.config.feed else x
         for k, layer in enumerate(stack):
             if k:
-                inner = torch.cat([F.dropout(below, p, self.training), context], -1)
+                inner = torch.cat([dropout(below, p, self.training), context], -1)
             y, (h, c) = layer(inner, (state.h[k : k + 1].contiguous(), state.c[k : k + 1].contiguous()))
             hs.append(h)
             cs.append(c)
@@ -181,7 +182,7 @@ class Network(nn.Module):
             if not k:
                 cover = state.coverage if self.config.coverage else None
                 read = self.attention(y.transpose(0, 1), memory.keys, memory.values, memory.blank, cover)
-                context = F.dropout(read.context, p, self.training).transpose(0, 1)  # [T, B, P]
+                context = dropout(read.context, p, self.training).transpose(0, 1)  # [T, B, P]
         made = torch.tanh(self.readout(torch.cat([below, context, x], -1)))
         fed, coverage = state.fed, state.coverage
         if self.narrow is not None:
@@ -224,4 +225,4 @@ class Network(nn.Module):
         y, _, _ = self.run(batch.target[:, :-1], self.start(memory), memory)
         truth = batch.target[:, 1:].T  # [T, B]
         there = truth != PAD
-        return F.dropout(y[there], self.config.dropout_output, self.training), truth[there]
+        return dropout(y[there], self.config.dropout_output, self.training), truth[there]
