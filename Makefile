@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types house unit slow native native-arm bench-engine bench-m4 bench-forecast bench-speech bench-memory pictures clean
+.PHONY: help demo test lint types house unit slow native native-arm bench-engine bench-m4 bench-forecast bench-speech bench-translate bench-memory pictures clean
 
 help:           ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -63,6 +63,9 @@ bench-forecast: $(READY) ## one default configuration on Tourism, ETTh1 and Vict
 
 bench-speech: $(READY) ## train recognisers on AN4 and score them on its test part: hours
 	$(BIN)/python -m benchmarks.speech --jobs 2 && $(BIN)/python -m benchmarks.table
+
+bench-translate: $(READY) ## train translators on Multi30k and score them on its test parts: hours
+	$(BIN)/python -m benchmarks.translate && $(BIN)/python -m benchmarks.table
 
 bench-memory: $(READY) ## what a recurrent net can remember: the experiments of 1997 and after (two hours on two cores)
 	$(BIN)/longshort bench memory --results benchmarks/results --figure docs/memory.svg && $(BIN)/python -m benchmarks.table
