@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from longshort import engine as engines
 from longshort.cell import Cell, State
 from longshort.dilation import Dilation
+from longshort.dropout import dropout
 from longshort.engine import Call, Flow, Tape
 from longshort.stream import Stream
 
@@ -323,7 +323,7 @@ class LSTM(nn.Module):
         hs, cs, tapes, row = [], [], [], 0
         for k, d in enumerate(self.dilation):
             if k and self.dropout:
-                x = F.dropout(x, self.dropout, self.training)
+                x = dropout(x, self.dropout, self.training)
             ys = []
             for end in ("", "_reverse")[:D]:
                 state = None if hx is None else State(hx[0][row : row + d], hx[1][row : row + d])
@@ -395,7 +395,7 @@ class LSTM(nn.Module):
         """The parameters of one layer and direction as the engine gets them: in autocast's dtype, some dropped."""
         params = {k: self._autocast(v) for k, v in self.layer_params(suffix).items()}
         if self.weight_drop and self.training:
-            params["weight_hh"] = F.dropout(params["weight_hh"], self.weight_drop)
+            params["weight_hh"] = dropout(params["weight_hh"], self.weight_drop, True)
         return params
 
     @contextmanager

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from longshort.apps.speech.data import _lines, buckets
 from longshort.apps.speech.units import Units, normal
 from longshort.cell import Cell
+from longshort.dropout import dropout
 from longshort.nn import LSTM
 from longshort.task import Batches, Input, Loss, Plain, Split
 
@@ -199,8 +200,8 @@ class LanguageNetwork(nn.Module):
     def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T P"]:
         """The LSTM's outputs after each token; what stands to its right does not matter."""
         p = self.config.dropout
-        y, _ = self.lstm(F.dropout(F.embedding(tokens, self.inputs), p, self.training))
-        return F.dropout(y, p, self.training)
+        y, _ = self.lstm(dropout(F.embedding(tokens, self.inputs), p, self.training))
+        return dropout(y, p, self.training)
 
     def losses(self, batch: Batch) -> Float[Tensor, "N"]:
         """Negative log-probability of each token and end of a batch, sentence by sentence, in nats."""

@@ -15,6 +15,7 @@ from longshort.apps.speech.config import SUBSAMPLING, Config
 from longshort.apps.speech.predictor import LSTMPredictor, StatelessPredictor
 from longshort.apps.speech.transducer import joint_loss
 from longshort.cell import Cell
+from longshort.dropout import dropout
 from longshort.nn import LSTM
 
 
@@ -151,11 +152,11 @@ class Network(nn.Module):
         steps = torch.div(frames + SUBSAMPLING - 1, SUBSAMPLING, rounding_mode="floor")
         rows, ends = torch.arange(B, device=x.device), SUBSAMPLING * steps
         y, middles = self.front(x, state.frame, state.middle)
-        y = F.dropout(y, self.config.dropout, self.training)
+        y = dropout(y, self.config.dropout, self.training)
         y, (h, c) = self.lstm(y, (state.h, state.c), lengths=steps)
         frame = torch.cat([state.frame, x], 1)[rows, ends]  # the last one of each, or that from before
         now = State(frame[:, None], middles[rows, :, ends // 2][:, :, None], h, c)
-        return F.dropout(y, self.config.dropout, self.training), steps, now
+        return dropout(y, self.config.dropout, self.training), steps, now
 
     def log_probs(self, encoded: Tensor) -> Tensor:
         """CTC's log-probabilities of each token, [B, N, V]."""

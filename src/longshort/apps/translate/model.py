@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from longshort.apps.translate.attention import Attention, Linear
 from longshort.apps.translate.config import Config
-from longshort.apps.translate.dropout import dropout
 from longshort.apps.translate.vocabulary import PAD
 from longshort.cell import Cell
+from longshort.dropout import dropout
 from longshort.engine.product import linear
 from longshort.nn import LSTM
 

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from longshort.apps.translate.dropout import dropout
+from longshort.dropout import dropout
 
 
-@pytest.mark.parametrize("p", [0.001, 0.1, 0.3, 0.5, 0.999])
+@pytest.mark.parametrize("p", [0.00002, 0.1, 0.3, 0.5, 0.999])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_it_drops_a_share_and_keeps_the_mean(p, dtype):
     torch.manual_seed(0)
     x = torch.ones(333, 1001, dtype=dtype)
     y = dropout(x, p, True)
-    share = min(max(round(256 * p), 1), 255) / 256
+    share = 1 - round((1 - p) * 65536) / 65536
     kept = y != 0
     n = x.numel()
     assert abs(float((~kept).double().mean()) - share) < 5 * (share * (1 - share) / n) ** 0.5
@@ -42,3 +42,7 @@ def test_without_training_nothing_happens(p, training):
 
 def test_of_nothing_comes_nothing():
     assert dropout(torch.ones(0, 4), 0.5, True).shape == (0, 4)
+
+
+def test_dropping_all_is_zero():
+    assert torch.equal(dropout(torch.randn(4, 5), 1.0, True), torch.zeros(4, 5))
