@@ -22,6 +22,8 @@ class Config:
         fallback: write unknown characters as bytes, so that nothing is unknown.
         sampling: share of the merges (bpe) that are skipped at random in training, so that words are seen in many pieces
             (Provilkov et al. 2020); of unigram how freely segmentations are drawn. 0 always takes the best one.
+        unknown: share of the names and numbers standing on both sides that are hidden in training, so that the network learns to
+            pass on what it does not know, and the word can be copied. With fallback nothing is unknown, and none is hidden.
         embed: width of the embeddings.
         hidden: units of each LSTM layer of the encoder, in each direction.
         decode: units of each LSTM layer of the decoder.
@@ -58,6 +60,7 @@ class Config:
     shared: bool = True
     fallback: bool = False
     sampling: float = 0.1
+    unknown: float = 0.1
     embed: int = 256
     hidden: int = 256
     decode: int = 256
@@ -94,7 +97,16 @@ class Config:
                               ("metric", get_args(Metric))):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
-        for name in ("sampling", "dropout_embed", "dropout_word", "dropout", "dropout_output", "weight_drop", "smoothing"):
+        for name in (
+            "sampling",
+            "unknown",
+            "dropout_embed",
+            "dropout_word",
+            "dropout",
+            "dropout_output",
+            "weight_drop",
+            "smoothing",
+        ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
         if not self.rdrop >= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from typing import Literal, cast
@@ -26,6 +27,8 @@ from longshort.task import Batches, Input, Loss, Plain, Split
 
 Tokens = Sequence[Sequence[int]]
 GREEDY = Decoding(Search(beam=1))
+STRANGE = "\U0010fffd"  # a character that no text has
+WORD = re.compile(r"\w+")
 
 
 class TranslateTask:
@@ -76,11 +79,15 @@ class TranslateTask:
 
     def draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         """One batch."""
-        if not (rate := self.config.sampling):
-            return pad([self.plain[0][k] for k in rows], [self.plain[1][k] for k in rows])
-        source, target = self.vocabularies
-        return pad([source.sample(self.train[k].source, rng, rate) for k in rows],
-                   [target.sample(self.train[k].target, rng, rate) for k in rows])  # fmt: skip
+        c, made = self.config, list[tuple[list[int], list[int]]]()
+        for k in rows:
+            pair = self.train[k] if c.fallback else hidden(self.train[k], c.unknown, rng)
+            if c.sampling or pair is not self.train[k]:
+                sides = zip(self.vocabularies, pair[:2], strict=True)
+                made.append(cast(tuple[list[int], list[int]], tuple(v.sample(text, rng, c.sampling) for v, text in sides)))
+            else:
+                made.append((self.plain[0][k], self.plain[1][k]))
+        return pad(*zip(*made, strict=True))
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Cross-entropy with label smoothing, per target token and end."""
@@ -147,6 +154,18 @@ def learned(config: Config, pairs: Sequence[Pair]) -> tuple[Vocabulary, Vocabula
         made = fit(sides[0] + sides[1])
         return made, made
     return fit(sides[0]), fit(sides[1])
+
+
+def hidden(pair: Pair, share: float, rng: np.random.Generator) -> Pair:
+    """A pair in which some names and numbers that stand on both sides have become unknown characters."""
+    if not share:
+        return pair
+    both = set(WORD.findall(pair.source)) & set(WORD.findall(pair.target))
+    for word in sorted(w for w in both if w.isdigit() or (len(w) > 2 and w[0].isupper())):
+        if rng.random() < share:
+            source, target = (re.sub(rf"\b{word}\b", STRANGE, text) for text in pair[:2])
+            pair = Pair(source, target, pair.where)
+    return pair
 
 
 def pad(source: Tokens, target: Tokens) -> Batch:
