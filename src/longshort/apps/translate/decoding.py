@@ -93,7 +93,7 @@ class Reader:
         tokens = [self.source.encode(s) for s in sentences]
         must = [required(s, self.target.encode, how.glossary, how.keep) for s in sentences]
         prefix = tuple(self.target.encode(how.prefix))
-        made: list[Translation] = [None] * len(sentences)  # type: ignore[list-item]
+        made: dict[int, Translation] = {}
         wide = how.search
         if wide.alternatives > 1 and not wide.sample:
             wide = replace(wide, alternatives=wide.beam)
@@ -106,8 +106,8 @@ class Reader:
                 asked = [Constraints(prefix, tuple(r.phrases for r in must[k])) for k in some]
                 only = self._only(tokens[some[0]], asked[0]) if how.fast else None
                 for k, found in zip(some, search(self.networks, x, wide, asked, only), strict=True):
-                    made[k] = self._translation(sentences[k], tokens[k], found, must[k], how)
-        return made
+                    made[int(k)] = self._translation(sentences[k], tokens[k], found, must[k], how)
+        return [made[k] for k in range(len(sentences))]
 
     def _only(self, tokens: Sequence[int], asked: Constraints) -> Tensor:
         """What may be written for a sentence: its tokens' entries in the shortlist, those tokens, and what is asked for."""
@@ -133,9 +133,9 @@ class Reader:
         known, made = ([*(v.pieces[k] for k in of), "</s>"] for v, of in ((self.source, tokens), (self.target, best.tokens)))
         read = words(known, self.source.words(tokens))
         written = words(made, self.target.words(best.tokens))
-        texts: dict[str, Alternative] = {}  # the same text may be found in different pieces
-        for h in found:
-            texts.setdefault(said := text(h), Alternative(said, h.logp, h.score, len(h.tokens) + 1))
-        alternatives = tuple(texts.values())[: how.search.alternatives]
+        several = [Alternative(text(h), h.logp, h.score, len(h.tokens) + 1) for h in found]
+        if not how.search.sample:  # a search may find the same text in different pieces
+            several = [a for k, a in enumerate(several) if a.text not in {b.text for b in several[:k]}]
+        alternatives = tuple(several[: how.search.alternatives])
         return Translation(alternatives[0].text, sentence, best.logp, best.score, sure.value, sure.signs, tuple(known),
                            tuple(made), best.attention, read, written, alternatives, best.finished, best.met)  # fmt: skip
