@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from longshort.inspection.look import Inspection, inspect
 from longshort.inspection.page import page
-from longshort.inspection.subject import Bars, Question, Series, Sound, Subject
+from longshort.inspection.subject import Attention, Bars, Question, Series, Sound, Subject
 from longshort.inspection.verb import present
 
-__all__ = ["Bars", "Inspection", "Question", "Series", "Sound", "Subject", "inspect", "page", "present"]
+__all__ = ["Attention", "Bars", "Inspection", "Question", "Series", "Sound", "Subject", "inspect", "page", "present"]

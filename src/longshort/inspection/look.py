@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 import longshort
-from longshort.inspection.subject import Series, Sound, Subject
+from longshort.inspection.subject import Attention, Bars, Series, Sound, Subject
 from longshort.nn import LSTM
 from longshort.probe import Finding, Recording, Trace, by_lag, diagnose, record, stuck, summary, time_constants
 
@@ -133,20 +133,22 @@ def occlusion(s: Subject) -> NDArray:
         some = list(starts)[k : k + TOGETHER]
         x = s.x.expand(len(some), *s.x.shape).clone()
         for row, t in zip(x, some, strict=True):
-            row[t : t + width] = s.neutral
+            row[t : t + width] = s.neutral if s.neutral.dim() == 1 else s.neutral[t : t + width]
         made.append((s.score(x) - before).abs())
     return torch.cat(made).T.repeat_interleave(width, 1)[:, :T].numpy()
 
 
 @contextmanager
 def listening(network: nn.Module) -> Iterator[dict[str, tuple[LSTM, Tensor]]]:
-    """What the LSTMs of a network read at their first call, by path: [B, T, I]."""
+    """What the LSTMs of a network read, by path: [B, T, I]; one call after another, as `probe.record` joins them."""
     heard: dict[str, tuple[LSTM, Tensor]] = {}
 
     def hook(path: str, m: LSTM) -> Any:
         def hear(_: nn.Module, given: tuple[Any, ...]) -> None:
             x = given[0].detach()
-            heard.setdefault(path, (m, x if m.batch_first else x.transpose(0, 1)))
+            x = x if m.batch_first else x.transpose(0, 1)
+            before = heard[path][1] if path in heard else x[:, :0]
+            heard[path] = m, torch.cat([before, x], 1) if len(before) == len(x) else x
 
         return hear
 
@@ -238,6 +240,12 @@ def _picture(s: Subject) -> dict[str, Any]:
         return {"kind": "sound", "low": floats(cut.min(1)), "high": floats(cut.max(1)), "step": n / p.rate,
                 "spectrogram": packed(np.clip(p.features, low, high)), "hertz": floats(p.hertz),
                 "words": list(p.words)}  # fmt: skip
+    if isinstance(p, Attention):
+        return {**_bars(p.bars), "kind": "attention", "weights": floats(p.weights), "first": p.first}
+    return _bars(p)
+
+
+def _bars(p: Bars) -> dict[str, Any]:
     return {"kind": "bars", "y": floats(p.y), "name": p.name}
 
 

@@ -30,7 +30,8 @@ const most = (v) => v.reduce((a, b) => (b > a ? b : a), 0), sig = (v) => (Number
 const place = (x) => (D.labels.length ? D.labels[Math.round(x)] ?? "" : D.unit === "seconds" ? `${x.toFixed(2)} s` : sig(x));
 const steps = (v) => (v === null || v === undefined ? "–" : `${v >= 10 ? Math.round(v).toLocaleString("en") : sig(v)} steps`);
 const layer = () => D.layers.find((l) => l.name === S.layer), nearest = (at, x) => at.reduce((b, v, k) => (Math.abs(v - x) < Math.abs(at[b] - x) ? k : b), 0);
-const nulls = (v) => Array.from(v, (x) => (Number.isFinite(x) ? x : null)), text = (at) => Array.from(at, place);
+const nulls = (v) => Array.from(v, (x) => (Number.isFinite(x) ? x : null));
+const plain = (said) => said.replaceAll("&", "&amp;").replaceAll("<", "&lt;"), text = (at) => Array.from(at, (x) => plain(place(x)));  // Plotly reads tags
 
 function options(id, rows, chosen) {
   $(id).replaceChildren(...rows.map(([value, said]) => new Option(said, value, false, String(value) === String(chosen))));
@@ -105,9 +106,15 @@ function picture() {
     {height: 120, title: "spectrogram, kHz", ticks: [rows, hertz.map((f) => String(f / 1000))], traces: [{type: "heatmap", z: columns, x0: 0.005, dx: 0.01,
       colorscale: "Cividis", showscale: false, hoverinfo: "skip"}]}];
   }
-  const x = Array.from(p.y, (_, k) => k);
-  return [{height: 130, title: p.name, traces: [{type: "bar", x, y: nulls(p.y), text: text(x), textposition: "none", hovertemplate: said,
-    marker: {color: css("i")}}], zero: true}];
+  const x = Array.from(p.y, (_, k) => k), bars = {height: 130, title: p.name, traces: [{type: "bar", x, y: nulls(p.y), text: text(x), textposition: "none", hovertemplate: said,
+    marker: {color: css("i")}}], zero: true};
+  if (p.kind !== "attention") return [bars];
+  const n = p.weights.length, read = x.slice(0, p.weights[0].length), height = Math.max(60, Math.min(16 * n, 480)), by = Math.ceil((12 * n) / height);
+  const names = Array.from(p.weights, (_, k) => place(p.first + k));
+  return [{...bars, height: 80}, {height, title: "attention: what was looked at for each output", range: [n - 0.5, -0.5], ticks: [[], []], matrix: {first: p.first, end: read.length - 0.5},
+    names: names.map((said, k) => [said, read.length - 0.4, k]).filter((_, k) => k % by === 0), traces: [{type: "heatmap", meta: "outputs", x: read, y: names.map((_, k) => k), z: p.weights.map(nulls),
+      text: names.map((made) => read.map((k) => plain(`${made} looked at ${place(k)}`))), zmin: 0, zmax: 1, colorscale: [[0, css("mid")], [1, css("i")]], showscale: false, xgap: 1, ygap: 1,
+      hovertemplate: "%{text}: %{z:.3f}<extra></extra>"}]}];
 }
 
 function rows(l) {
@@ -123,11 +130,11 @@ function rows(l) {
   $("most").textContent = sig(bound);
   const colour = (k) => `<span style="color:${css(k)}"><b>${k}</b></span>`;
   return [...picture(),
-    {height: 100, title: `what mattered for <b>${q.name.length > room ? `${q.name.slice(0, room - 1)}…` : q.name}</b>: <span style="color:${css("i")}"><b>gradient</b></span>, <span style="color:${css("f")}"><b>taken out</b></span>`, zero: true, ticks: [[0, 1], ["0", "max"]], traces: [
+    {height: 100, title: `what mattered for <b>${plain(q.name.length > room ? `${q.name.slice(0, room - 1)}…` : q.name)}</b>: <span style="color:${css("i")}"><b>gradient</b></span>, <span style="color:${css("f")}"><b>taken out</b></span>`, zero: true, ticks: [[0, 1], ["0", "max"]], traces: [
       {...(D.at.length > 300 ? {type: "scatter", mode: "lines", fill: "tozeroy", line: {color: css("i"), width: 1}} : {type: "bar", textposition: "none", marker: {color: css("i")}}),
         x: D.at, y: share(g), customdata: g, text: names, hovertemplate: "gradient %{customdata:.3g}<br>%{text}<extra></extra>"},
       {type: "scatter", mode: "lines", x: D.at, y: share(c), customdata: c, text: names, line: {color: css("f"), width: 1.8, shape: "hvh"}, hovertemplate: "change %{customdata:.3g}<br>%{text}<extra></extra>"}]},
-    {height: 230, title: `${NAMES[S.gate]} of ${l.name}${innerWidth > 640 ? ", slow units at the top" : ""}`, heat: !single, traces: [{type: "heatmap", x: l.at, z: Array.from({length: n}, (_, k) => z.map((row) => (Number.isFinite(row[k]) ? row[k] : null))),
+    {height: 230, title: `${NAMES[S.gate]} of ${l.name}${innerWidth > 640 ? ", slow units at the top" : ""}`, heat: !single, traces: [{type: "heatmap", meta: "units", x: l.at, z: Array.from({length: n}, (_, k) => z.map((row) => (Number.isFinite(row[k]) ? row[k] : null))),
       y: Array.from({length: n}, (_, k) => String(single ? k : l.units[k])), text: Array(n).fill(own), zmin: signed ? -bound : 0, zmax: bound, colorscale: scale, showscale: false,
       hovertemplate: `unit %{y}, %{text}<br>${S.gate} = %{z:.4f}<extra></extra>`}]},
     {height: 110, title: `gates of unit ${S.unit}: ${colour("i")} input, ${colour("f")} forget, ${colour("o")} output`, range: [-0.04, 1.04], ticks: [[0, 0.5, 1], ["0", ".5", "1"]], traces: [cell("i", "", 1.6), cell("f", "", 2), cell("o", "", 1.6)]},
@@ -139,13 +146,17 @@ function ticks(low, high) {
   const first = Math.max(0, Math.ceil(low)), last = Math.min(D.labels.length - 1, Math.floor(high)), shown = D.labels.slice(first, last + 1);
   const letters = Math.max(1, ...shown.map((s) => s.length)), wide = 7.2 * letters + Math.min(14, 4 + 2 * letters), room = Math.max(1, Math.floor(($("time").clientWidth - 66) / wide));
   const by = Math.max(1, Math.ceil(shown.length / room)), at = shown.map((_, k) => first + k).filter((k) => (k - first) % by === 0);
-  return {tickmode: "array", tickvals: at, ticktext: at.map((k) => D.labels[k])};
+  return {tickmode: "array", tickvals: at, ticktext: at.map((k) => plain(D.labels[k]))};
 }
 
 function marks(l, domains, wordsAt) {
   const q = D.questions[S.question], x = l.at[S.t], ink = css("ink"), heat = domains.heat, half = D.unit === "seconds" ? 0 : 0.5;
   const made = [{type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: {color: ink, width: 1, dash: "dot"}},
     {type: "rect", x0: q.start - half, x1: q.end + half, yref: "paper", y0: domains.top[0], y1: domains.top[1], fillcolor: css("f"), opacity: 0.14, line: {width: 0}, layer: "below"}];
+  if (domains.matrix) {
+    const {axis, first, end} = domains.matrix;
+    made.push({type: "rect", x0: -0.5, x1: end, yref: axis, y0: q.start - first - 0.5, y1: q.end - first + 0.5, line: {color: css("f"), width: 1.6}});
+  }
   if (heat.marked) {
     const k = l.units.indexOf(S.unit);
     made.push({type: "rect", xref: "paper", x0: 0, x1: 1, yref: heat.axis, y0: k - 0.5, y1: k + 0.5, line: {color: ink, width: 1.4}});
@@ -166,8 +177,10 @@ function drawTime(l) {
       ...(r.heat !== undefined && {type: "category", autorange: "reversed", showticklabels: false, showgrid: false, ticks: ""})};
     notes.push({text: r.title, xref: "paper", x: 0, yref: "paper", y: top, xanchor: "left", yanchor: "bottom", showarrow: false, font: {size: narrow ? 11 : 12.5, color: css("ink")}});
     if (r.heat !== undefined) domains.heat = {axis: `y${id}`, marked: r.heat};
+    if (r.matrix) domains.matrix = {axis: `y${id}`, ...r.matrix};
     if (!k) domains.top = [bottom, top];
-    for (const [word, from, to] of r.words ?? []) notes.push({text: word, x: (from + to) / 2, yref: "paper", y: bottom + 2 / total, yanchor: "bottom", showarrow: false, font: {size: narrow ? 10 : 12, color: css("ink")}, bgcolor: `${css("card")}cc`, borderpad: 1});
+    for (const [said, x, y] of r.names ?? []) notes.push({text: plain(said), x, yref: `y${id}`, y, xanchor: "left", yanchor: "middle", showarrow: false, font: {size: narrow ? 10 : 11.5, color: css("ink")}});
+    for (const [word, from, to] of r.words ?? []) notes.push({text: plain(word), x: (from + to) / 2, yref: "paper", y: bottom + 2 / total, yanchor: "bottom", showarrow: false, font: {size: narrow ? 10 : 12, color: css("ink")}, bgcolor: `${css("card")}cc`, borderpad: 1});
     traces.push(...r.traces.map((t) => ({...t, yaxis: `y${id}`})));
     layout.xaxis = {...axis, range, anchor: `y${id}`, title: {text: D.labels.length ? "" : D.unit, standoff: 8}, ...ticks(...range)};
     top = bottom - GAP / total;
@@ -281,7 +294,10 @@ addEventListener("resize", () => {
 load(JSON.parse($("data").textContent));
 $("time").on("plotly_click", (e) => {
   const p = e.points[0];
-  if (p.data.type === "heatmap" && p.data.zmin !== undefined) {
+  if (p.data.meta === "outputs") {
+    const at = D.picture.first + p.y, k = D.questions.findIndex((q) => q.start <= at && at <= q.end);
+    if (k >= 0) pick({question: k});
+  } else if (p.data.meta === "units") {
     S.x = p.x;
     pick(S.domains.heat.marked ? {unit: Number(p.y)} : {});
   } else move(p.x);

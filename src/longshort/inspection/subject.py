@@ -70,6 +70,20 @@ class Bars:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """A picture of which inputs were looked at for each output, below one number per place.
+
+    weights: shares, [N, S]: of the outputs at places first, first + 1, ... for the inputs at places 0 to S - 1.
+    first: place of the first output, S or more.
+    bars: the numbers.
+    """
+
+    weights: NDArray
+    first: int
+    bars: Bars
+
+
+@dataclass(frozen=True)
 class Subject:
     """One look into a network.
 
@@ -82,7 +96,7 @@ class Subject:
     at: where each step of the input lies on the time axis, [T].
     place: from the name of a trace and its number of steps to where these lie.
     picture: what is drawn above.
-    neutral: what takes the place of an input step that is taken out, [I].
+    neutral: what takes the place of an input step that is taken out, [I]; or of each step, [T, I].
     labels: names of the places 0, 1, 2, ... of the time axis, where it has names.
     unit: what the time axis counts.
     context: how many steps it is given to remember over, where that is one number; the findings compare with it.
@@ -99,7 +113,7 @@ class Subject:
     main: int
     at: NDArray
     place: Callable[[str, int], NDArray]
-    picture: Series | Sound | Bars
+    picture: Series | Sound | Bars | Attention
     neutral: Tensor
     labels: Sequence[str] = ()
     unit: str = "steps"
