@@ -132,7 +132,13 @@ class Network(nn.Module):
 
     def remember(self, source: Int[Tensor, "B S"], lengths: Int[Tensor, "B"]) -> Memory:
         """Read source sentences."""
-        x, p = self.embed(source, self.source), self.config.dropout
+        whole = bool((lengths == source.shape[1]).all())
+        blank = None if whole else torch.arange(source.shape[1], device=source.device) >= lengths[:, None]
+        return self.read(self.embed(source, self.source), lengths, blank)
+
+    def read(self, x: Float[Tensor, "S B E"], lengths: Int[Tensor, "B"], blank: Tensor | None) -> Memory:
+        """Read embeddings of source sentences; blank as in `Memory`."""
+        p = self.config.dropout
         for k, layer in enumerate(self.encoder):
             x = dropout(x, p, self.training) if k else x
             y, (h, c) = layer(x, lengths=lengths)
@@ -141,8 +147,6 @@ class Network(nn.Module):
         start = torch.tanh(self.bridge_h(h.transpose(0, 1).flatten(1))).unflatten(1, (L, -1)).transpose(0, 1)  # [L, B, P]
         cells = self.bridge_c(c.transpose(0, 1).flatten(1)).unflatten(1, (L, -1)).transpose(0, 1)
         keys, values = self.attention.remember(dropout(x, p, self.training).transpose(0, 1))
-        whole = bool((lengths == source.shape[1]).all())
-        blank = None if whole else torch.arange(source.shape[1], device=source.device) >= lengths[:, None]
         return Memory(keys, values, start, cells, blank)
 
     def start(self, memory: Memory) -> State:
@@ -152,12 +156,15 @@ class Network(nn.Module):
         return State(memory.h, memory.c, fed, memory.h.new_zeros(B, S if self.config.coverage else 0))
 
     def run(self, tokens: Int[Tensor, "B T"], state: State, memory: Memory) -> tuple[Float[Tensor, "T B E"], State, Tensor]:
-        """The decoder over some tokens, all steps at once if nothing is fed back.
+        """The decoder over some tokens.
 
         Returns:
             what the output layer reads; the state after the tokens; the attention, [B, T, S].
         """
-        x = self.embed(tokens, self.target)
+        return self.go(self.embed(tokens, self.target), state, memory)
+
+    def go(self, x: Float[Tensor, "T B E"], state: State, memory: Memory) -> tuple[Float[Tensor, "T B E"], State, Tensor]:
+        """As `run`, over embeddings of tokens: all steps at once if nothing is fed back."""
         if not self.config.feed:
             return self._steps(x, state, memory)
         made, seen = [], []
