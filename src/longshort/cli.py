@@ -19,17 +19,20 @@ import longshort
 APPS = {
     "forecast": "Forecast time series: several quantiles of the next steps of every series in a table.",
     "speech": "Recognise speech: train on recordings with their texts.",
+    "translate": "Translate text: train on sentences with their translations.",
     "language": "Help a speech recogniser with a language model: train on text, one sentence per line.",
 }
 ROOMS = {name: f"longshort.apps.{name}.cli" for name in APPS} | {"language": "longshort.apps.speech.language_cli"}
 VERBS = {
-    "predict": "Use a model: forecast what follows the data, or write down what is said in recordings.",
-    "eval": "Score a model where the truth is known: forecasts beside a baseline, error rates of words, perplexity of text.",
+    "predict": "Use a model: forecast what follows the data, write down what is said in recordings, or translate text.",
+    "eval": "Score a model where the truth is known: forecasts beside a baseline, error rates of words, BLEU, perplexity.",
     "inspect": "Look into a model while it answers: gates, memory, gradient flow, and what each answer depends on, as one page.",
     "update": "Forecasting: train a model further on newer data.",
     "anomalies": "Forecasting: flag the newest values of the data that the model, knowing what came before, hardly expected.",
     "align": "Speech: find when each word of a known text is said in a recording.",
     "listen": "Speech: write down what a microphone hears, while it hears it.",
+    "backtranslate": "Translation: make sentence pairs of text in the target language alone, to train on beside real ones.",
+    "score": "Translation: say how likely given translations are.",
 }
 FUNCTIONS = {"eval": "evaluate"}  # where a verb has another name in Python
 MORE = "The flags depend on what the model is of: `longshort {} MODEL --help` lists them."
@@ -48,6 +51,12 @@ longshort predict speech.safetensors a.wav b.flac
 longshort predict speech.safetensors talk.mp3 --format srt --out talk.srt
 longshort align speech.safetensors a.wav --text "what is said in it"
 longshort listen speech.safetensors
+
+longshort train translate --src train.en --tgt train.de --valid-src valid.en --valid-tgt valid.de --out en-de.safetensors
+longshort predict en-de.safetensors < in.txt > out.txt
+longshort eval en-de.safetensors --src test.en --tgt test.de
+longshort inspect en-de.safetensors "A sentence." --out inspect.html
+longshort backtranslate de-en.safetensors more.de --out made.tsv
 
 longshort train language --text corpus.txt --valid valid.txt --recognizer speech.safetensors --out language.safetensors
 longshort eval language.safetensors --data test.txt

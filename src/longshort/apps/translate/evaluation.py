@@ -61,7 +61,8 @@ class Evaluation:
         each = self._each
         worst = [int(k) for k in np.argsort(each, kind="stable")[:WORST] if self.outputs[k] != self.pairs[k].target]
         return {"sentences": len(self.pairs), "perplexity": self.perplexity, "seconds": self.took,
-                "sentences per second": self.speed, "confidence and chrF": self.agreement,
+                "sentences per second": self.speed,
+                "confidence and chrF": None if math.isnan(self.agreement) else self.agreement,
                 "scores": {k: {"value": s.value, "low": s.low, "high": s.high, "signature": s.signature}
                            for k, s in self.scores.items()},
                 "worst": [{"where": self.pairs[k].where, "source": self.pairs[k].source, "target": self.pairs[k].target,
