@@ -189,6 +189,8 @@ def test_what_it_cannot_or_does_not_look_at_is_told():
     assert "first of 2 sentences" in notes[1]
     assert "first of 2 networks" in notes[2]
     assert "was given" in notes[3]
+    odd = subject(t, TEXT, translation="das Boøt")
+    assert [q.name for q in odd.questions] == ["das", "Bo⁇t", "the end"]
     silent = subject(t, TEXT, translation="")
     assert [q.name for q in silent.questions] == ["the end"]
     assert inspect(silent).data["main"] == 0

@@ -52,7 +52,8 @@ def subject(translator: Translator, text: str, *, translation: str | None = None
     else:
         made = target.encode(translation)
         notes.append("The translation was given: the network did not search for it.")
-    said = words([target.pieces[k] for k in made], target.words(made))
+    wrote = [_label(target.pieces[k], k) for k in made]
+    said = words(wrote, target.words(made))
     ends = [0, *(at[-1] + 1 for _, at in said), len(made) + 1]  # a lone "▁" belongs to the word that follows
     names, answers = [*(word for word, _ in said), "the end"], list(pairwise(ends))
     S, want = len(read) + 1, torch.tensor([*made, EOS])
@@ -77,7 +78,7 @@ def subject(translator: Translator, text: str, *, translation: str | None = None
         mean = [table.mean(0).expand(tokens.shape[1], -1) for tokens, table in sides]
         logp, weights = run(x[None])
     bits = np.concatenate([np.full(S + 1, np.nan), -logp[0].numpy() / math.log(2)])
-    labels = [*(_label(source.pieces[k], k) for k in read), END, START, *(_label(target.pieces[k], k) for k in made), END]
+    labels = [*(_label(source.pieces[k], k) for k in read), END, START, *wrote, END]
     title = f"“{best.source}” → “{target.decode(made) if translation is not None else best.text}”"
     return Subject(
         title=title, network=network, x=x, score=score, main=max(len(said) - 1, 0), at=np.arange(len(x)), place=place,
