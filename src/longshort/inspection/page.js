@@ -145,8 +145,9 @@ function ticks(low, high) {
   if (!D.labels.length) return {};
   const first = Math.max(0, Math.ceil(low)), last = Math.min(D.labels.length - 1, Math.floor(high)), shown = D.labels.slice(first, last + 1);
   const letters = Math.max(1, ...shown.map((s) => s.length)), wide = 7.2 * letters + Math.min(14, 4 + 2 * letters), room = Math.max(1, Math.floor(($("time").clientWidth - 66) / wide));
-  const by = Math.max(1, Math.ceil(shown.length / room)), at = shown.map((_, k) => first + k).filter((k) => (k - first) % by === 0);
-  return {tickmode: "array", tickvals: at, ticktext: at.map((k) => plain(D.labels[k]))};
+  const upright = D.picture.kind === "attention" && shown.length > room && 15 * shown.length <= $("time").clientWidth - 66;  // each token counts
+  const by = upright ? 1 : Math.max(1, Math.ceil(shown.length / room)), at = shown.map((_, k) => first + k).filter((k) => (k - first) % by === 0);
+  return {tickmode: "array", tickvals: at, ticktext: at.map((k) => plain(D.labels[k])), ...(upright && {tickangle: -90, deep: Math.max(0, 7 * letters - 16)})};
 }
 
 function marks(l, domains, wordsAt) {
@@ -166,9 +167,11 @@ function marks(l, domains, wordsAt) {
 
 function drawTime(l) {
   const list = rows(l), total = list.reduce((a, r) => a + r.height, 0) + GAP * (list.length - 1), narrow = innerWidth <= 640;
-  const {axis, layout} = base(total + 68), traces = [], domains = {}, notes = [];
+  const traces = [], domains = {}, notes = [];
   const low = Math.min(D.at[0], l.at[0]), high = Math.max(D.at[D.at.length - 1], ...D.layers.map((o) => o.at[o.at.length - 1]), D.labels.length - 1);
   const half = D.at.length > 1 ? (D.at[1] - D.at[0]) / 2 : 0.5, range = S.range ?? [low - half, high + half];
+  const {deep = 0, ...named} = ticks(...range), {axis, layout} = base(total + 68 + deep);
+  layout.margin.b += deep;
   let top = 1;
   list.forEach((r, k) => {
     const id = k ? k + 1 : "", bottom = Math.max(0, top - r.height / total);
@@ -182,7 +185,7 @@ function drawTime(l) {
     for (const [said, x, y] of r.names ?? []) notes.push({text: plain(said), x, yref: `y${id}`, y, xanchor: "left", yanchor: "middle", showarrow: false, font: {size: narrow ? 10 : 11.5, color: css("ink")}});
     for (const [word, from, to] of r.words ?? []) notes.push({text: plain(word), x: (from + to) / 2, yref: "paper", y: bottom + 2 / total, yanchor: "bottom", showarrow: false, font: {size: narrow ? 10 : 12, color: css("ink")}, bgcolor: `${css("card")}cc`, borderpad: 1});
     traces.push(...r.traces.map((t) => ({...t, yaxis: `y${id}`})));
-    layout.xaxis = {...axis, range, anchor: `y${id}`, title: {text: D.labels.length ? "" : D.unit, standoff: 8}, ...ticks(...range)};
+    layout.xaxis = {...axis, range, anchor: `y${id}`, title: {text: D.labels.length ? "" : D.unit, standoff: 8}, ...named};
     top = bottom - GAP / total;
   });
   S.domains = domains;
