@@ -62,6 +62,8 @@ def test_the_answers_are_those_of_the_translator(translator):
     with torch.no_grad():
         answers = found.score(found.x[None])[0]
     assert [q.name for q in found.questions] == [*SAID.split(), "the end"]
+    for q in found.questions[:-1]:
+        assert "".join(found.labels[round(q.start) : round(q.end) + 1]).replace("▁", "") == q.name
     (want,) = translator.score([(TEXT, SAID)])
     assert float(answers.sum()) == pytest.approx(want, rel=1e-4)
     assert np.nansum(found.picture.bars.y) * np.log(2) == pytest.approx(-want, rel=1e-4)
@@ -154,8 +156,10 @@ def test_the_page_shows_words_and_attention(browser: Browser, tmp_path: Path):  
     p = window.open(tmp_path / "p.html")
     weights = subject(t, ENGLISH[1], translation=GERMAN[1]).picture.weights
     np.testing.assert_allclose(p.evaluate("D.picture.weights.map(v => Array.from(v))"), weights, atol=1e-6)
-    drawn = "".join(p.locator("#time .annotation-text, #time .xtick").all_text_contents())
-    assert {"<", ">", "&"} <= set(drawn)
+    pick(p, "question", "2")
+    drawn = "".join(p.locator("#time .annotation-text").all_text_contents())
+    assert "what mattered for <b>Boot</b>: gradient" in drawn
+    assert "&" in drawn
     assert p.inner_text("h1") == f"“{ENGLISH[1]}” → “{GERMAN[1]}”"
     assert p.locator("#question option").all_inner_texts() == [*GERMAN[1].split(), "the end"]
     box = p.locator("#time").evaluate(
