@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import io
 import re
+import shlex
+import sys
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from longshort import cli
 from longshort.apps.translate import Config, Decoding, Search, confidence, translator
 from longshort.train import Training, train
 
@@ -71,6 +76,35 @@ def test_every_block_of_python_runs() -> None:
     assert held["found"].data["questions"][-1]["name"] == "the end"
     assert {p.name for p in Path().iterdir()} - before == {"model.safetensors", "small.safetensors", "special.safetensors",
                                                            "attention.png", "inside.html"}  # fmt: skip
+
+
+@pytest.mark.usefixtures("_here")
+def test_every_command_runs(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "".join(text for kind, text in BLOCKS if kind == "sh").replace("\\\n", " ").splitlines()
+    assert len(lines) > 12
+    for line in lines:
+        program, *words = shlex.split(line, comments=True)
+        assert program == "longshort"
+        if "<" in words:
+            words, (_, file, *_) = words[: words.index("<")], words[words.index("<") :]
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(file).read_bytes())))
+        code = cli.run(words)
+        out, err = capfd.readouterr()
+        assert code == 0, (line, err)
+        if words[0] == "predict" and not {"--out", "--format"} & set(words):
+            assert out.count("\n") == 3
+            assert out.split("\n")[1] == ""
+        wrote = [Path(word) for flag, word in pairwise(words) if flag in ("--out", "--outputs", "--picture")]
+        assert all(path.exists() for path in wrote), line
+    assert len([*Path("pictures").iterdir()]) == 2
+    assert Path("synthetic.tsv").read_text(encoding="utf-8").count("\t") <= 8
+
+
+def test_every_verb_is_on_the_page() -> None:
+    from longshort.apps.translate import cli as room
+
+    for verb in (v for v in ("train", *cli.VERBS) if hasattr(room, cli.FUNCTIONS.get(v, v))):
+        assert f"longshort {verb} " in PAGE, verb
 
 
 def test_what_it_names_is_there() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser
 
-from longshort import Cell, probe
+from longshort import Cell, cli, probe
 from longshort.apps.translate import Translator
 from longshort.apps.translate.inspect import DIRECT, START, subject
 from longshort.apps.translate.model import Network
@@ -198,3 +198,15 @@ def test_what_it_cannot_or_does_not_look_at_is_told():
     silent = subject(t, TEXT, translation="")
     assert [q.name for q in silent.questions] == ["the end"]
     assert inspect(silent).data["main"] == 0
+
+
+def test_the_verb_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture):
+    model, out = made(feed=True).save(tmp_path / "m.safetensors"), tmp_path / "page.html"
+    assert cli.run(["inspect", str(model), TEXT, "--translation", SAID, "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"“{TEXT}” → “{SAID}”\n")
+    assert "mattered most for daheim: " in told
+    assert told.endswith(f"wrote {out}\n")
+    assert DIRECT in out.read_text(encoding="utf-8")
+    assert cli.run(["inspect", str(model), "..."]) == 2
+    assert "must be a sentence with a word in it, got '...'." in capsys.readouterr().err
