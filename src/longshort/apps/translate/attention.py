@@ -89,7 +89,7 @@ class Attention(nn.Module):
         else:
             scores = _dot(q, keys) if one else q @ keys.transpose(2, 3)
             scores = scores / math.sqrt(q.shape[-1])
-        scores = scores.float()
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if blank is not None:
             scores = scores.masked_fill(blank[:, None, None], -torch.inf)
         weights = F.softmax(scores, -1)  # [B, N, T, S]

@@ -24,12 +24,12 @@ class _Smoothed(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, weight: Tensor, bias: Tensor, truth: Tensor, smoothing: float, kind: torch.dtype) -> Tensor:
         # y [N, E], weight [V, E], bias [V], truth [N]
         N, V = len(y), len(weight)
-        yk, wk, bk = y.to(kind), weight.to(kind), bias.to(kind)
+        yk, wk, bk, wide = y.to(kind), weight.to(kind), bias.to(kind), torch.promote_types(kind, torch.float32)
         total = y.new_zeros((), dtype=torch.float64)
         grads = torch.empty(N, V, dtype=kind, device=y.device) if any(ctx.needs_input_grad) else None
         for at in range(0, N, ROWS):
             rows, k = slice(at, at + ROWS), truth[at : at + ROWS, None]
-            a = torch.addmm(bk, yk[rows], wk.T).float()
+            a = torch.addmm(bk, yk[rows], wk.T).to(wide)
             top, where = a.max(-1, keepdim=True)
             p = torch.softmax(a, -1)
             lse = top - p.gather(1, where).log()
@@ -41,7 +41,7 @@ class _Smoothed(torch.autograd.Function):
         if grads is not None:
             ctx.save_for_backward(grads, yk, wk)
             ctx.types = y.dtype, weight.dtype, bias.dtype
-        return total if kind == torch.float64 else total.float()
+        return total.to(wide)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
