@@ -77,9 +77,9 @@ def train(
     The state of the run is saved beside OUT, every minute and on Ctrl-C, and deleted when OUT is written.
 
     Args:
-        src: sentences, one per line.
-        tgt: their translations, line by line.
-        data: instead of both, a file with a pair per line, between them a tab.
+        src: sentences, one per line; one file or several.
+        tgt: their translations, line by line, in as many files.
+        data: instead of both, files with a pair per line, between them a tab.
         columns: where source and target stand in DATA and VALID, such as 1,2; the first column is 1.
         more: further pairs, files of two columns such as `longshort backtranslate` writes.
         valid_src: other sentences, which tell which weights are best, how long translations should be and how sure they are.
@@ -132,7 +132,7 @@ def predict(
         model: a file that `longshort train translate` wrote.
         files: text files, perhaps gzipped; without them the text comes from standard input.
         out: file for the translation, gzipped if it ends in .gz; without it the translation goes to standard output.
-        format: text; or json, an object per sentence with all that is known of its translation.
+        format: text; or json, an object per sentence with its line and all that is known of its translation.
         picture: folder for one PNG per sentence: which words each word of its translation looked at.
         quiet: say nothing but the translation.
     """
@@ -151,7 +151,7 @@ def predict(
     typed = path is None and sys.stdout.isatty()
     with writer(path) as write, counted("translated", not (quiet or typed)) as advance, warned(not quiet):
         for group in ahead(read(files), AHEAD):
-            pieces, begun = [], number
+            pieces = []
             for line, (layout, made) in zip(group, translator.explain_each(group, **how), strict=True):
                 if format == "text":
                     pieces.append(layout.join([t.text for t in made]))
@@ -163,7 +163,7 @@ def predict(
                 cut, unmet = cut + sum(not t.finished for t in made), unmet + sum(not t.met for t in made)
                 number += line.endswith("\n")
             write("".join(pieces))
-            advance(number - begun)
+            advance(len(group))
     if not quiet:
         for n, said in ((cut, "became too long and are cut (--ratio, --extra)"), (unmet, "do not hold all that was asked for")):
             if n:

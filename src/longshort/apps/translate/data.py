@@ -284,7 +284,7 @@ def _columns(path: Path, columns: tuple[int, int] | None) -> Iterator[Pair]:
         if line and len(cells) < max(s, t):
             raise ValueError(f"{path}:{k}: must have {max(s, t)} columns with tabs between, got {len(cells)}: {line[:60]!r}.")
         if columns is None and len(cells) > 2:
-            raise ValueError(f"{path}:{k}: must have 2 columns, got {len(cells)}. Say which: columns=(1, 2).")
+            raise ValueError(f"{path}:{k}: must have 2 columns, got {len(cells)}. Say which: columns=(1, 2), --columns 1,2.")
         yield Pair(cells[s - 1], cells[t - 1], f"{path}:{k}") if line else Pair("", "", f"{path}:{k}")
 
 

@@ -15,6 +15,7 @@ from cyclopts import Group, Parameter
 from longshort.apps.translate import data as corpus
 from longshort.apps.translate.data import Pair
 from longshort.apps.translate.decode import Search
+from longshort.apps.translate.decoding import Decoding
 from longshort.apps.translate.text import PATTERNS, Glossary, Keep
 from longshort.train import Training
 
@@ -143,15 +144,22 @@ class Asked:
     ensemble: Files = ()
 
     def how(self, search: Any) -> dict[str, Any]:
-        """Fields of `Decoding` and `Search`."""
+        """Fields of `Decoding` and `Search`.
+
+        Raises:
+            ValueError: one is out of range, or one does not go with another.
+            OSError: the glossary cannot be read.
+        """
         asked = {k: v for k, v in vars(search).items() if v is not None}
         if not search.sample and (alone := [k for k in SAMPLED if asked[k] != DRAWS[k]]):
             raise ValueError(f"{flag(alone[0])} is of samples: give --sample, too.")
         if search.sample and search.beam is not None:
             raise ValueError("--sample draws words and has no beam. Give --sample or --beam.")
         patterns = (*(PATTERNS.values() if self.keep else ()), *self.keep_pattern)
-        return asked | {"glossary": None if self.glossary is None else Glossary.read(self.glossary), "prefix": self.prefix,
-                        "keep": Keep(patterns) if patterns else None, "copy": self.copy, "fast": self.fast}  # fmt: skip
+        asked |= {"glossary": None if self.glossary is None else Glossary.read(self.glossary), "prefix": self.prefix,
+                  "keep": Keep(patterns) if patterns else None, "copy": self.copy, "fast": self.fast}  # fmt: skip
+        Decoding.of(**{"length_penalty": Search.length_penalty, **asked})
+        return asked
 
 
 PLAIN, NOTHING = SearchFlags(), Asked()
