@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from longshort.apps.translate.flags import (
     sentence_pairs,
     warned,
 )
-from longshort.apps.translate.pipe import ahead, counted, read, writer
+from longshort.apps.translate.pipe import ahead, counted, openable, read, writer
 from longshort.apps.translate.translation import Translation
 from longshort.apps.translate.translator import AHEAD, CELL, DEFAULT, Translator
 from longshort.artefact import prepare
@@ -139,8 +140,10 @@ def predict(
     how = asked.how(search)
     if format == "text" and search.alternatives > 1:
         raise ValueError(f"text has room for one translation, got --alternatives {search.alternatives}. Take --format json, too.")
-    if out is not None and out.exists() and any(path.exists() and path.samefile(out) for path in files):
-        raise ValueError(f"--out {out} is one of the files to translate. Name another one.")
+    if lost := [path for path in files if not path.exists()]:
+        raise ValueError(f"{lost[0]}: there is no such file. Text itself comes in like this: "
+                         f"echo {shlex.quote(str(lost[0]))} | longshort predict {model}")  # fmt: skip
+    openable(files, out)
     path = None if out is None else prepare(out)
     if picture is not None:
         picture.mkdir(parents=True, exist_ok=True)
@@ -265,12 +268,10 @@ def backtranslate(
     if beam is not None and (alone := [k for k, v in drawn.items() if v != DRAWS[k]]):
         raise ValueError(f"{flag(alone[0])} is of draws, and --beam draws nothing. Leave one of them out.")
     how: dict[str, Any] = {"beam": beam} if beam is not None else {"sample": True} | drawn
-    if out.exists() and text.exists() and out.samefile(text):
-        raise ValueError(f"--out {out} is the text itself. Name another file.")
     Search(**how)
+    openable([text], out)
     path, translator, drops, count = prepare(out), Translator.load(model), list[corpus.Drop](), 0
-    lines = (line for group in ahead(corpus.lines(text), AHEAD) for line in group)
-    made = backtranslated(translator, lines, drops, name=str(text), confidence=confidence, longest=longest, **how)
+    made = backtranslated(translator, corpus.lines(text), drops, name=str(text), confidence=confidence, longest=longest, **how)
     with writer(path) as write, counted("kept", not quiet) as advance:
         for pair in made:
             write(f"{pair.source}\t{pair.target}\n")

@@ -155,6 +155,10 @@ class Asked:
             raise ValueError(f"{flag(alone[0])} is of samples: give --sample, too.")
         if search.sample and search.beam is not None:
             raise ValueError("--sample draws words and has no beam. Give --sample or --beam.")
+        if search.sample and (self.glossary or self.keep or self.keep_pattern):
+            raise ValueError(
+                "--sample draws words and cannot be made to write what --glossary or --keep asks for. Leave one out."
+            )
         patterns = (*(PATTERNS.values() if self.keep else ()), *self.keep_pattern)
         asked |= {"glossary": None if self.glossary is None else Glossary.read(self.glossary), "prefix": self.prefix,
                   "keep": Keep(patterns) if patterns else None, "copy": self.copy, "fast": self.fast}  # fmt: skip

@@ -38,6 +38,19 @@ def read(paths: Sequence[Path]) -> Iterator[str]:
             yield line
 
 
+def openable(paths: Sequence[Path], out: Path | None) -> None:
+    """Prove, before a file is written, that others can be read and that it is none of them.
+
+    Raises:
+        OSError: one cannot be opened.
+        ValueError: one of them is out.
+    """
+    for path in paths:
+        with open(path, "rb"):
+            if out is not None and out.exists() and out.samefile(path):
+                raise ValueError(f"{out} cannot be read and written at the same time. Give --out another name.")
+
+
 def ahead(items: Iterable[T], most: int) -> Iterator[list[T]]:
     """Items in groups of those that are there: only the first one of a group is waited for. Meanwhile others are read.
 
