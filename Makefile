@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types house unit slow native native-arm bench-engine bench-m4 bench-forecast bench-speech bench-translate bench-memory pictures clean
+.PHONY: help demo test lint types house unit slow native native-arm bench-engine bench-m4 bench-forecast bench-speech bench-translate bench-joey bench-memory pictures clean
 
 help:           ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -66,6 +66,13 @@ bench-speech: $(READY) ## train recognisers on AN4 and score them on its test pa
 
 bench-translate: $(READY) ## train translators on Multi30k and score them on its test parts: hours
 	$(BIN)/python -m benchmarks.translate && $(BIN)/python -m benchmarks.table
+
+out/joey/bin/python: | $(READY)
+	$(PYTHON) -m venv out/joey
+	out/joey/bin/pip install joeynmt==2.3.0 importlib_metadata torch==$$($(BIN)/python -c 'import torch; print(torch.__version__.split("+")[0])')
+
+bench-joey: $(READY) out/joey/bin/python ## time training beside JoeyNMT's LSTM of the same size, which is installed under out/
+	$(BIN)/python -m benchmarks.joey && $(BIN)/python -m benchmarks.table
 
 bench-memory: $(READY) ## what a recurrent net can remember: the experiments of 1997 and after (two hours on two cores)
 	$(BIN)/longshort bench memory --results benchmarks/results --figure docs/memory.svg && $(BIN)/python -m benchmarks.table

@@ -55,10 +55,11 @@ class Others:
         busy = sum(ticks) - ticks[3] - ticks[4]  # all but idle and iowait
         return time.monotonic(), busy / os.sysconf("SC_CLK_TCK"), time.process_time()
 
-    def share(self) -> float:
-        """Of all cores' time since then, 0 to 1; 0 where the system does not say."""
+    def share(self, mine: float = 0.0) -> float:
+        """Of all cores' time since then, 0 to 1; 0 where the system does not say. `mine`: CPU seconds of processes that this one
+        has started."""
         wall, busy, own = (b - a for a, b in zip(self.start, self._now(), strict=True))
-        return max(0.0, busy - own) / (wall * (os.cpu_count() or 1)) if wall else 0.0
+        return max(0.0, busy - own - mine) / (wall * (os.cpu_count() or 1)) if wall else 0.0
 
 
 def versions(*more: str) -> dict[str, str]:
