@@ -159,11 +159,11 @@ def test_more_lines_than_one_group_in_order(home: Path, ours: Translator, capfd:
 
 def test_json_tells_all(home: Path, ours: Translator, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     type_in(monkeypatch, TEXT)
-    code, out, err = run(capfd, "predict", home / "m.safetensors", "--format", "json", "--alternatives", "3")
+    code, out, err = run(capfd, "predict", home / "m.safetensors", "--format", "json", "--alternatives", "3", "--beam", "16")
     assert (code, err) == (0, "")
     told = [json.loads(line) for line in out.splitlines()]
     assert [t.pop("line") for t in told] == [1, 3, 5, 5]
-    assert told == [t.json() for t in ours.explain(TEXT, alternatives=3)]
+    assert told == [t.json() for t in ours.explain(TEXT, alternatives=3, beam=16)]
     assert any(t["alternatives"] for t in told)
     assert all(len({t["text"], *(a["text"] for a in t["alternatives"])}) == 1 + len(t["alternatives"]) <= 3 for t in told)
 
