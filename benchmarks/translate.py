@@ -72,12 +72,12 @@ def at(home: Path, case: Case, seed: int, kind: str = "model") -> Path:
     return home / f"{case.name}-{seed}{'.json' if kind == 'json' else f'.{kind}.safetensors'}"
 
 
-def fit(case: Case, seed: int, home: Path, threads: int) -> dict[str, Any]:
+def fit(case: Case, seed: int, home: Path, threads: int, config: Config, training: Training) -> dict[str, Any]:
     """Train one model, in a process of its own, and write it to its file; what that took."""
     torch.set_num_threads(threads)
     train, valid = pairs(case, "train"), pairs(case, "val")
     begun = time.perf_counter()
-    model = Translator(config=CONFIG, training=replace(TRAINING, seed=seed))
+    model = Translator(config=config, training=replace(training, seed=seed))
     model.fit(
         train, valid, checkpoint=at(home, case, seed, "resume"), resume=True, log=at(home, case, seed).with_suffix(".jsonl")
     )
@@ -85,7 +85,7 @@ def fit(case: Case, seed: int, home: Path, threads: int) -> dict[str, Any]:
     tokens = sum(len(model.target.encode(p.target)) + 1 for p in train)
     took = {"seed": seed, "fit seconds": seconds, "threads": threads, "peak MiB": peak_mib(),
             "parameters": sum(p.numel() for p in model.fitted.parameters()), "target tokens": tokens,
-            "tokens per second": tokens * (TRAINING.epochs or 0) / seconds, "length penalty": model.length_penalty,
+            "tokens per second": tokens * (training.epochs or 0) / seconds, "length penalty": model.length_penalty,
             "val": {k: v for s in model.scores for k, v in s.metrics.items()}}  # fmt: skip
     model.save(at(home, case, seed))
     at(home, case, seed, "json").write_text(json.dumps(took))
@@ -99,7 +99,9 @@ def fit_all(cases: list[Case], seeds: int, home: Path, jobs: int) -> None:
     todo = [(c, s) for c in cases for s in range(min(seeds, c.seeds)) if not at(home, c, s, "json").exists()]
     threads = max((os.cpu_count() or 1) // jobs, 1)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for (case, seed), made in zip(todo, [pool.submit(fit, *one, home, threads) for one in todo], strict=True):
+        for (case, seed), made in zip(
+            todo, [pool.submit(fit, *one, home, threads, CONFIG, TRAINING) for one in todo], strict=True
+        ):
             took = made.result()
             said = "  ".join(f"{k} {v:.2f}" for k, v in took["val"].items())
             console.print(f"{case.name}, seed {seed}: {took['fit seconds']:.0f} s; val: {said}")
