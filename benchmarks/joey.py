@@ -94,7 +94,7 @@ def main(*, rounds: int = ROUNDS, batches: int = BATCHES, only: str = "", out: P
                 ROOT / "benchmarks/joey_worker.py",
                 json.dumps(given),
             ]
-            runs[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            runs[name] = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
             stack.callback(runs[name].kill)
         about = {name: ask(run) for name, run in runs.items()}
         seconds: dict[str, list[float]] = {name: [] for name in names}
