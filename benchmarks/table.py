@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmarks.cases import BLOCKS, TITLES
 from benchmarks.machine import ROOT
-from benchmarks.published import AIM, AN4, COVERAGE_ERROR, LEVEL, M4_OTHERS, M4S, MUST, OWA, TOURISM
+from benchmarks.published import AIM, AN4, COVERAGE_ERROR, LEVEL, M4_OTHERS, M4S, MULTI30K, MUST, OWA, TOURISM
 from benchmarks.stats import mean_sd
 from longshort.memory import report
 
@@ -240,6 +240,86 @@ def speech_markdown(folder: Path) -> str:
                       *_grid(SPEECH_HEAD, speech_rows(result))])  # fmt: skip
 
 
+TRANSLATE_SCORES = {"Multi30k BLEU": "Multi30k BLEU", "BLEU": "sacreBLEU", "chrF2": "chrF2"}
+COST_HEAD = ["", "parameters, M", "training, s", "tokens/s", "peak MiB", "greedy, sentences/s", "beam 5, sentences/s",
+             "one sentence greedy, ms"]  # fmt: skip
+
+
+def translate_head(result: dict[str, Any]) -> list[str]:
+    """The columns of `translate_rows`: each score on each part."""
+    years = [part.split("_")[1] for part in result["cases"][0]["mean"]]
+    return [
+        "",
+        *(f"{title} {year}" for title in TRANSLATE_SCORES.values() for year in years),
+        "95 % of the first score, one seed",
+    ]
+
+
+def translate_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Each direction: ours, then what others published."""
+    rows = []
+    for case in result["cases"]:
+        name, seeds, parts = f"**{case['name']}**", case["seeds"], list(case["mean"])
+        greedy = {p: {k: mean_sd(r["greedy"][p][k]["value"] for r in seeds[:3]) for k in TRANSLATE_SCORES} for p in parts}
+        ways = {"greedy": (greedy, seeds[0]["greedy"]), "beam 5": (case["mean"], seeds[0]["beam 5"])}
+        if together := case.get("ensemble"):
+            values = {p: {k: together[p][k]["value"] for k in TRANSLATE_SCORES} for p in parts}
+            ways[f"ensemble of {together['models']}, beam 5"] = values, together
+        for way, (scores, one) in ways.items():
+            first = one[parts[0]][next(iter(TRANSLATE_SCORES))]
+            rows.append([f"{name}, {way}", *(_mean_sd(scores[p][k], 2) for k in TRANSLATE_SCORES for p in parts),
+                         f"{first['low']:.1f} to {first['high']:.1f}"])  # fmt: skip
+        rows += [[f"{case['name']}: {k}", *v, *[""] * (len(rows[-1]) - 3)] for k, v in MULTI30K.get(case["name"], {}).items()]
+    return rows
+
+
+def cost_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Rows of COST_HEAD: each direction, the means of its seeds; the speed of translating is the first one's."""
+    rows = []
+    for case in result["cases"]:
+        seeds, speed = case["seeds"], case["seeds"][0]["speed"]
+        took, rate = (_mean_sd(mean_sd(r[k] for r in seeds), 0) for k in ("fit seconds", "tokens per second"))
+        fast = (f"{speed[k]:.0f}" for k in ("greedy, sentences per second", "beam 5, sentences per second"))
+        peak, alone = max(r["peak MiB"] for r in seeds), f"{speed['greedy, one sentence ms']:.1f}"
+        rows.append([case["name"], f"{seeds[0]['parameters'] / 1e6:.2f}", took, rate, str(peak), *fast, alone])
+    return rows
+
+
+JOEY_HEAD = ["training", "target tokens/s, median (quartiles)", "ours is so many times as fast", "parameters, M"]
+
+
+def joey_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Rows of JOEY_HEAD: ours, then each way to run JoeyNMT."""
+    rows = []
+    for name, row in result["contestants"].items():
+        speed, ratio = row["tokens per second"], result["ratios"].get(name)
+        rows.append([f"**{name}**" if name == "ours" else name, f"{speed['median']:.0f} ({speed['q1']:.0f} - {speed['q3']:.0f})",
+                     f"{ratio['median']:.2f} ({ratio['q1']:.2f} - {ratio['q3']:.2f})" if ratio else "",
+                     f"{row['parameters'] / 1e6:.2f}"])  # fmt: skip
+    return rows
+
+
+def translate_markdown(folder: Path) -> str:
+    """For the README: the newest full run, and the newest full race against JoeyNMT."""
+    result, joey = latest(folder, "translate"), latest(folder, "joey")
+    lines = ["Not measured yet: `make bench-translate`."]
+    if result:
+        first = result["cases"][0]["seeds"][0]
+        part, scores = next(iter(first["beam 5"].items()))
+        how = f"mean ± standard deviation over up to three seeds, {first['threads']} threads each in training"
+        lines = [f"{where(result)}; {how}.", "", *_grid(translate_head(result), translate_rows(result)), "",
+                 *_grid(COST_HEAD, cost_rows(result)), "",
+                 f"<details><summary>Signatures of the scores ({part.replace('_', ' ')})</summary>", "",
+                 *(f"- {title}: `{scores[k]['signature']}`" for k, title in TRANSLATE_SCORES.items()),
+                 "", "</details>"]  # fmt: skip
+    if joey:
+        theirs = next(v for k, v in joey["contestants"].items() if k.startswith("JoeyNMT"))
+        how = f"{joey['rounds']} interleaved rounds over the same {joey['batches']} batches"
+        lines += ["", f"Training beside JoeyNMT {theirs['version']} (`make bench-joey`): {where(joey)}; {how}.", "",
+                  *_grid(JOEY_HEAD, joey_rows(joey))]  # fmt: skip
+    return "\n".join(lines)
+
+
 def memory_markdown(folder: Path) -> str:
     """For the README: the newest full run."""
     result = latest(folder, "memory")
@@ -282,7 +362,7 @@ def engine_markdown(folder: Path) -> str:
 
 
 SECTIONS = {"engine": engine_markdown, "m4": m4_markdown, "forecast": forecast_markdown, "speech": speech_markdown,
-            "memory": memory_markdown}  # fmt: skip
+            "translate": translate_markdown, "memory": memory_markdown}  # fmt: skip
 
 
 def insert(text: str, table: str, section: str = "engine") -> str:
