@@ -251,17 +251,17 @@ def test_in_training_a_sentence_does_not_see_the_others_nor_its_padding(asked, c
 
 @pytest.mark.parametrize("cell", [Cell(), *CELLS], ids=repr)
 @pytest.mark.parametrize("asked", [*KINDS, *SIZES], ids=str)
+@pytest.mark.parametrize("wide", [False, True])
 @torch.no_grad()
-def test_in_a_search_a_sentence_has_the_same_bits_beside_any_others(asked, cell):
-    if asked.get("heads") and cell.projection:
-        asked = asked | {"heads": 1}
-    net = network(cell, **asked)
-    source, tokens = torch.randint(4, V, (9, 5)), torch.randint(4, V, (9, 4))
-    memory = net.remember(source, torch.full((9,), 5))
+def test_in_a_search_a_sentence_has_the_same_bits_beside_any_others(asked, cell, wide):
+    S, size = (33, {"hidden": 40, "decode": 72, "embed": 31}) if wide else (5, {})  # where products of matrices are cut up
+    net = network(cell, **size | asked)
+    source, tokens = torch.randint(4, V, (9, S)), torch.randint(4, V, (9, 4))
+    memory = net.remember(source, torch.full((9,), S))
     want = steps(net, tokens, memory)
     for B in range(1, 10):
         rows = torch.randperm(9)[:B]
-        for held in (net.remember(source[rows], torch.full((B,), 5)), memory.rows(rows)):
+        for held in (net.remember(source[rows], torch.full((B,), S)), memory.rows(rows)):
             for a, b in zip(held, memory.rows(rows), strict=True):
                 assert b is None if a is None else torch.equal(a, b)
             logp, state, weights = steps(net, tokens[rows], held)
