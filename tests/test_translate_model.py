@@ -322,6 +322,11 @@ def test_every_setting_of_the_network_counts(name):
         assert made[0][0] == made[1][0]
 
 
+def test_heads_must_fit_the_projection():
+    with pytest.raises(ValueError, match="heads must divide the cell's projection = 8, got 3"):
+        network(Cell(projection=8))
+
+
 def test_dropout_takes_whole_words_and_single_numbers_and_keeps_the_mean():
     net = network(embed=40, dropout_word=0.3, dropout_embed=0.2).train()
     x = net.embed(torch.full((50, 40), 5), net.target).detach() / (net.target[5] * 40**0.5).detach()

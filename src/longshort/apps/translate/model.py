@@ -105,12 +105,17 @@ class Network(nn.Module):
         cell: the variant of the LSTMs.
         source: tokens of the source language.
         target: tokens of the target language, V.
+
+    Raises:
+        ValueError: heads do not divide what the decoder gives.
     """
 
     def __init__(self, config: Config, cell: Cell, source: int, target: int) -> None:
         super().__init__()
         c = self.config = config
         P, M = cell.projection or c.decode, 2 * (cell.projection or c.hidden)
+        if P % c.heads:
+            raise ValueError(f"heads must divide the cell's projection = {P}, got {c.heads}.")
         self.target = nn.Parameter(torch.randn(target, c.embed) / math.sqrt(c.embed))
         self.source = self.target if c.tied == "all" else nn.Parameter(torch.randn(source, c.embed) / math.sqrt(c.embed))
         self.encoder = Stack(c, cell, [c.embed] + [M] * (c.encoder_layers - 1), c.hidden, True)
