@@ -23,11 +23,11 @@ from longshort.train import Training
 from translate_grammar import NOUNS, VERBS, Phrase, grammar, say
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = {"pieces": 200, "embed": 64, "hidden": 64, "decode": 64, "encoder_layers": 1, "decoder_layers": 1, "heads": 2,
+SMALL = {"pieces": 200, "embed": 48, "hidden": 48, "decode": 48, "encoder_layers": 1, "decoder_layers": 1, "heads": 2,
          "dropout": 0.1, "dropout_embed": 0.1, "dropout_output": 0.1, "dropout_word": 0.0, "weight_drop": 0.0, "sampling": 0.05,
          "tokens": 1000, "longest": 60, "shortlist": 60}  # fmt: skip
 TINY = SMALL | {"embed": 16, "hidden": 16, "decode": 16}
-FAST = Training(steps=400, lr=6e-3, warmup=0.1, evaluate=200, average=0.97)
+FAST = Training(steps=300, lr=8e-3, warmup=0.1, evaluate=300, average=0.97)
 BRIEF = replace(FAST, steps=4, evaluate=2)
 
 
