@@ -53,7 +53,8 @@ class Search:
 
     Args:
         beam: hypotheses that go on side by side; 1 is greedy.
-        alternatives: how many translations to give, the best included; of `sample`, how many to draw.
+        alternatives: how many translations to give, the best included; of `sample`, how many to draw. A translator searches on
+            with wider beams until so many texts differ.
         length_penalty: 0 ranks by probability, which likes short ones; 1 nearly by the mean of a token.
         coverage_penalty: against source words that are passed over; 0 to 0.5 are useful.
         ratio: a translation has at most ratio * S + extra tokens, where S counts the source tokens as the network gets them.

@@ -19,6 +19,7 @@ from longshort.apps.translate.translation import Alternative, Translation, words
 from longshort.apps.translate.vocabulary import EOS, UNK, Vocabulary, normal
 
 TOGETHER = 64  # sentences that are searched side by side
+WIDEST = 64  # hypotheses of a sentence at most, where its alternatives are looked for
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,18 @@ class Reader:
         self.shortlist, self.calibration = shortlist, calibration
 
     def __call__(self, sentences: Sequence[str], how: Decoding) -> list[Translation]:
-        """The translation of each sentence; none depends on the others."""
+        """The translation of each sentence; none depends on the others. Where a beam holds too few different texts, for the same
+        text may be there in many pieces, wider ones are tried."""
+        made = self.once(sentences, how)
+        few = [k for k, t in enumerate(made) if len(t.alternatives) < how.search.alternatives]
+        if few and how.search.beam < WIDEST and not how.search.sample:
+            wider = replace(how, search=replace(how.search, beam=min(2 * how.search.beam, WIDEST)))
+            for k, t in zip(few, self([sentences[k] for k in few], wider), strict=True):
+                made[k] = t
+        return made
+
+    def once(self, sentences: Sequence[str], how: Decoding) -> list[Translation]:
+        """As a call, with one search."""
         if how.fast and self.shortlist is None:
             raise ValueError("this translator has no shortlist: train it with --shortlist, or translate without fast.")
         sentences = [normal(s) for s in sentences]

@@ -125,7 +125,7 @@ class Translator:
             read, written = map(len, task.vocabularies)
             self.shortlist = torch.from_numpy(shortlist(*task.plain, read, written, self.config.shortlist))
         if task.valid:
-            self.length_penalty, self.calibration = tuned(self.reader(), task.valid, self.config.metric)
+            self.length_penalty, self.calibration = tuned(self.reader().once, task.valid, self.config.metric)
         self.scores = (Score("valid", date.today().isoformat(), result.scores),) if result.scores else ()
         return self
 

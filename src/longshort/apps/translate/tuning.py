@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,24 +12,27 @@ from longshort.apps.translate.confidence import Calibration
 from longshort.apps.translate.config import Metric
 from longshort.apps.translate.data import Pair
 from longshort.apps.translate.decode import Search
-from longshort.apps.translate.decoding import Decoding, Reader
+from longshort.apps.translate.decoding import Decoding
+from longshort.apps.translate.translation import Translation
 
 PENALTIES = (0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
 MOST = 500  # pairs that are translated
 
 
-def tuned(reader: Reader, pairs: Sequence[Pair], metric: Metric) -> tuple[float, Calibration]:
+def tuned(
+    read: Callable[[Sequence[str], Decoding], list[Translation]], pairs: Sequence[Pair], metric: Metric
+) -> tuple[float, Calibration]:
     """The length penalty with the best score, and what the signs of bad translations weigh; from beams of up to 500 pairs.
 
     Args:
-        reader: translates.
+        read: translates with one search, as `Reader.once`.
         pairs: with known translations.
         metric: of the score.
     """
     step = -(-len(pairs) // MOST)
     some, judge = pairs[::step], metrics.bleu if metric == "BLEU" else metrics.chrf
     truth = [p.target for p in some]
-    found = reader([p.source for p in some], Decoding(Search(alternatives=Search.beam)))
+    found = read([p.source for p in some], Decoding(Search(alternatives=Search.beam)))
     best = []
     for penalty in PENALTIES:
         how = replace(Search(), length_penalty=penalty)
