@@ -232,11 +232,13 @@ def speech_rows(result: dict[str, Any]) -> list[list[str]]:
 
 def speech_markdown(folder: Path) -> str:
     """For the README: the newest full run."""
-    result = latest(folder, "speech")
+    result = latest(folder, "speech", partial=True)
     if not result:
         return "Not measured yet: `make bench-speech`."
     seeds = len(result["cases"][0]["seeds"])
-    return "\n".join([f"{where(result)}; mean ± standard deviation over {seeds} seeds; streams on one core.", "",
+    how = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed of three: a partial run"
+    return "\n".join([f"{where(result)}; {how}; streams on one core; training times are of "
+                      "one thread, without the models that a case starts from.", "",
                       *_grid(SPEECH_HEAD, speech_rows(result))])  # fmt: skip
 
 
@@ -301,12 +303,17 @@ def joey_rows(result: dict[str, Any]) -> list[list[str]]:
 
 def translate_markdown(folder: Path) -> str:
     """For the README: the newest full run, and the newest full race against JoeyNMT."""
-    result, joey = latest(folder, "translate"), latest(folder, "joey")
+    result, joey = latest(folder, "translate", partial=True), latest(folder, "joey")
     lines = ["Not measured yet: `make bench-translate`."]
     if result:
         first = result["cases"][0]["seeds"][0]
         part, scores = next(iter(first["beam 5"].items()))
-        how = f"mean ± standard deviation over up to three seeds, {first['threads']} threads each in training"
+        how = (
+            "a partial run: one seed, English to German only"
+            if result["partial"]
+            else "mean ± standard deviation over up to three seeds"
+        )
+        how += f", {first['threads']} threads each in training"
         lines = [f"{where(result)}; {how}.", "", *_grid(translate_head(result), translate_rows(result)), "",
                  *_grid(COST_HEAD, cost_rows(result)), "",
                  f"<details><summary>Signatures of the scores ({part.replace('_', ' ')})</summary>", "",
@@ -344,10 +351,12 @@ def _mean_sd(value: float | dict[str, float], digits: int = 3) -> str:
     return f"{value:.{digits}f}"
 
 
-def latest(folder: Path, name: str) -> dict[str, Any] | None:
-    """The full run of a name with the latest date, if there is one."""
+def latest(folder: Path, name: str, partial: bool = False) -> dict[str, Any] | None:
+    """The full run of a name with the latest date, if there is one; else, if asked for, the latest partial one: those come here
+    only where somebody has put them, for lack of a full one."""
     runs = [json.loads(f.read_text()) for f in sorted(folder.glob(f"{name}-*.json"))]
-    return max((r for r in runs if not r["partial"]), key=lambda r: r["date"], default=None)
+    some = [r for r in runs if not r["partial"]] or (runs if partial else [])
+    return max(some, key=lambda r: r["date"], default=None)
 
 
 def engine_markdown(folder: Path) -> str:
