@@ -264,7 +264,7 @@ def test_the_app_that_was_asked_for(tmp_path: Path) -> None:
     assert isinstance(load(path, "parrot"), Parrot)
     with pytest.raises(ArtefactError, match="it holds a model of app 'parrot', wanted 'forecast'"):
         load(path, "forecast")
-    with pytest.raises(ValueError, match="app must be one of forecast, speech, language, parrot, got 'poetry'"):
+    with pytest.raises(ValueError, match="app must be one of forecast, speech, language, translate, parrot, got 'poetry'"):
         save(path, replace(model(), app="poetry"))
     with pytest.raises(ValueError, match=r"header of .*m must hold plain JSON values .* not JSON serializable"):
         save(path, replace(model(), extra={"words": {1, 2}}))
