@@ -22,18 +22,17 @@ from longshort.apps.forecast.freq import DAY, parse
 from longshort.apps.forecast.recipe import NothingHeldOutError
 from longshort.artefact import prepare
 from longshort.cell import Cell
+from longshort.flags import MANY, Flag
 from longshort.probe import Shown
 from longshort.train import Training, chief, resume_path
 
 MEANING = {"MASE": "error / error of repeating the last season, in sample", "sMAPE": "percent, 0 to 200",
            "wQL": "mean weighted quantile loss", "MSIS": "width of the interval plus what lies outside, scaled",
            "coverage": "share of the truth inside the interval"}  # fmt: skip
-MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
 WHAT = Parameter(name="*", **MANY, group=Group("What to forecast, and with how large a network", sort_key=1))
 HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
 SHOWN = Parameter(name="*")
 CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
-Flag = Annotated[bool, Parameter(negative="")]
 Several = Parameter(consume_multiple=1, negative="", show_default=False)
 
 

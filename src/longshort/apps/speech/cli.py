@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -22,35 +20,25 @@ from longshort.apps.speech.stream import Endpoint
 from longshort.apps.speech.transcript import FORMATS, SINGLE, Transcript
 from longshort.artefact import prepare
 from longshort.cell import Cell
+from longshort.flags import MANY, Flag, as_asked, flags, over, warned
 from longshort.probe import Shown
 from longshort.train import Training, chief, resume_path
 
-MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
 WHAT = Parameter(name="*", **MANY, group=Group("What to recognise, and with how large a network", sort_key=1))
 HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
 SHOWN = Parameter(name="*")
 CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
-Flag = Annotated[bool, Parameter(negative="")]
 Several = Annotated[tuple[str, ...], Parameter(consume_multiple=1, negative="", show_default=False)]
 HOTWORD = 4.0  # score of a hotword without one
 Format = Literal["text", "json", "srt", "vtt", "ctm"]
 Times = Literal["json", "srt", "vtt", "ctm"]
 
 
-def flags(values: Any, **other: Any) -> Any:
-    """The dataclass of some values with these as defaults: what help shows, and what holds where only some flags are given."""
-    hints = get_type_hints(type(values))
-    made = [(f.name, hints[f.name] | None if f.name in other else hints[f.name],
-             field(default=other.get(f.name, getattr(values, f.name)))) for f in fields(values)]  # fmt: skip
-    own = {"__doc__": type(values).__doc__, "__module__": __name__}
-    return make_dataclass(type(values).__name__, made, namespace=own, frozen=True)
-
-
 if TYPE_CHECKING:
     HowFlags = Training
     CellFlags = Cell
 else:
-    HowFlags = flags(DEFAULT, steps=None)
+    HowFlags = flags(DEFAULT, {"steps": None})
     CellFlags = flags(PLAIN)
 
 
@@ -123,7 +111,7 @@ def train(
         print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
     first, cell = None if start is None else Recognizer.load(start), Cell(**vars(cell))
     if first is not None:
-        config, cell = _over(first.config, config, Config()), _over(first.cell, cell, PLAIN)
+        config, cell = over(first.config, config, Config()), over(first.cell, cell, PLAIN)
     made = Recognizer(config=config, training=as_asked(training, DEFAULT), cell=cell)
     with warned(talks):
         made.fit(train_data, valid, start=first, aligner=aligner, progress=talks, checkpoint=state, resume=resume, log=log,
@@ -135,30 +123,6 @@ def train(
         for score in made.scores:
             print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
         print(f"wrote {' and '.join(str(p) for p in (out, log, shown.tensorboard) if p)}")
-
-
-def as_asked(training: Any, default: Training) -> Training:
-    """How to train, by flags. Steps are None where they were not given; given ones take the place of the default's epochs."""
-    how = dict(vars(training))
-    if how["steps"] is None:
-        how["steps"] = default.steps
-    elif how["epochs"] == default.epochs:
-        how["epochs"] = None
-    return Training(**how)
-
-
-@contextmanager
-def warned(talks: bool) -> Iterator[None]:
-    """Warnings as lines of their own on standard error, or not at all."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr) if talks else None
-        yield
-
-
-def _over(under: Any, given: Any, default: Any) -> Any:
-    """Settings, replaced by those that were given: that are not what they are by default."""
-    return replace(under, **{k: v for k, v in vars(given).items() if v != getattr(default, k)})
 
 
 def predict(

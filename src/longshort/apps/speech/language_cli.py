@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from longshort.apps.speech.cli import CELL, HOW, MANY, SHOWN, Flag, as_asked, flags, warned
+from longshort.apps.speech.cli import CELL, HOW, SHOWN
 from longshort.apps.speech.language import DEFAULT, LanguageModel
 from longshort.apps.speech.language_task import LanguageConfig
 from longshort.artefact import prepare
 from longshort.cell import Cell
+from longshort.flags import MANY, Flag, as_asked, flags, warned
 from longshort.probe import Shown
 from longshort.train import Training, chief, resume_path
 
@@ -24,7 +25,7 @@ WHAT = Parameter(name="*", **MANY, group=Group("How large a model", sort_key=1))
 if TYPE_CHECKING:
     HowFlags = Training
 else:
-    HowFlags = flags(DEFAULT, steps=None)
+    HowFlags = flags(DEFAULT, {"steps": None})
 
 
 def train(

@@ -18,26 +18,20 @@ from longshort.apps.translate.flags import (
     ASK,
     CHOOSE,
     DRAWS,
-    MANY,
     NOTHING,
     PLAIN,
     Asked,
     Files,
-    Flag,
     SearchFlags,
-    as_asked,
     flag,
-    flags,
-    given,
-    over,
     sentence_pairs,
-    warned,
 )
 from longshort.apps.translate.pipe import ahead, counted, openable, read, writer
 from longshort.apps.translate.translation import Translation
 from longshort.apps.translate.translator import AHEAD, CELL, DEFAULT, Translator
 from longshort.artefact import prepare
 from longshort.cell import Cell
+from longshort.flags import MANY, Flag, as_asked, flags, given, over, warned
 from longshort.probe import Shown
 from longshort.train import Training, chief, resume_path
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, make_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -17,59 +14,10 @@ from longshort.apps.translate.data import Pair
 from longshort.apps.translate.decode import Search
 from longshort.apps.translate.decoding import Decoding
 from longshort.apps.translate.text import PATTERNS, Glossary, Keep
-from longshort.train import Training
+from longshort.flags import Flag, flags
 
-MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
-Flag = Annotated[bool, Parameter(negative="")]
 Texts = Annotated[tuple[str, ...], Parameter(consume_multiple=1, negative="", show_default=False)]
 Files = Annotated[tuple[Path, ...], Parameter(consume_multiple=1, negative="", show_default=False)]
-
-
-def flags(values: Any, other: Mapping[str, Any] | None = None, told: Mapping[str, str] | None = None) -> Any:
-    """The dataclass of some values with these as defaults: what help shows, and what holds where only some flags are given.
-
-    Args:
-        values: the defaults.
-        other: defaults of some fields that are none of the values, such as None.
-        told: what help says of some fields, instead of their docstring.
-    """
-    hints, other, told = get_type_hints(type(values)), other or {}, told or {}
-    made = []
-    for f in fields(values):
-        kind = hints[f.name] | None if f.name in other else hints[f.name]
-        kind = Annotated[kind, Parameter(help=told[f.name])] if f.name in told else kind
-        made.append((f.name, kind, field(default=other.get(f.name, getattr(values, f.name)))))
-    own = {"__doc__": type(values).__doc__, "__module__": __name__}
-    return make_dataclass(type(values).__name__, made, namespace=own, frozen=True)
-
-
-def given(values: Any, default: Any) -> dict[str, Any]:
-    """The settings that are not what they are by default."""
-    return {k: v for k, v in vars(values).items() if v != getattr(default, k)}
-
-
-def over(under: Any, values: Any, default: Any) -> Any:
-    """Settings, replaced by those that were given."""
-    return replace(under, **given(values, default))
-
-
-def as_asked(training: Any, default: Training) -> Training:
-    """How to train, by flags. Steps are None where they were not given; given ones take the place of the default's epochs."""
-    how = dict(vars(training))
-    if how["steps"] is None:
-        how["steps"] = default.steps
-    elif how["epochs"] == default.epochs:
-        how["epochs"] = None
-    return Training(**how)
-
-
-@contextmanager
-def warned(talks: bool) -> Iterator[None]:
-    """Warnings as lines of their own on standard error, or not at all."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr) if talks else None
-        yield
 
 
 def flag(name: str) -> str:

@@ -1,0 +1,64 @@
+"""What the flags of the verbs have in common, in all applications: how they are made from dataclasses, and what they come to."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import field, fields, make_dataclass, replace
+from typing import Annotated, Any, get_type_hints
+
+from cyclopts import Parameter
+
+from longshort.train import Training
+
+MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+def flags(values: Any, other: Mapping[str, Any] | None = None, told: Mapping[str, str] | None = None) -> Any:
+    """The dataclass of some values with these as defaults: what help shows, and what holds where only some flags are given.
+
+    Args:
+        values: the defaults.
+        other: defaults of some fields that are none of the values, such as None.
+        told: what help says of some fields, instead of their docstring.
+    """
+    hints, other, told = get_type_hints(type(values)), other or {}, told or {}
+    made = []
+    for f in fields(values):
+        kind = hints[f.name] | None if f.name in other else hints[f.name]
+        kind = Annotated[kind, Parameter(help=told[f.name])] if f.name in told else kind
+        made.append((f.name, kind, field(default=other.get(f.name, getattr(values, f.name)))))
+    own = {"__doc__": type(values).__doc__, "__module__": __name__}
+    return make_dataclass(type(values).__name__, made, namespace=own, frozen=True)
+
+
+def given(values: Any, default: Any) -> dict[str, Any]:
+    """The settings that are not what they are by default."""
+    return {k: v for k, v in vars(values).items() if v != getattr(default, k)}
+
+
+def over(under: Any, values: Any, default: Any) -> Any:
+    """Settings, replaced by those that were given."""
+    return replace(under, **given(values, default))
+
+
+def as_asked(training: Any, default: Training) -> Training:
+    """How to train, by flags. Steps are None where they were not given; given ones take the place of the default's epochs."""
+    how = dict(vars(training))
+    if how["steps"] is None:
+        how["steps"] = default.steps
+    elif how["epochs"] == default.epochs:
+        how["epochs"] = None
+    return Training(**how)
+
+
+@contextmanager
+def warned(talks: bool) -> Iterator[None]:
+    """Warnings as lines of their own on standard error, or not at all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr) if talks else None
+        yield
