@@ -27,8 +27,7 @@ def dropout(x: Float[Tensor, "*S"], p: float, training: bool) -> Float[Tensor, "
         return x
     if p == 1 or not _fast(x):
         return F.dropout(x, p, True)
-    kept = min(max(round((1 - p) * STEPS), 1), STEPS - 1) / STEPS
-    return x * (bernoulli(kept, tuple(x.shape), x, None).to(x.dtype) / kept)
+    return x * (bernoulli(1 - p, tuple(x.shape), x, None).to(x.dtype) / (1 - p))
 
 
 def bernoulli(p: float, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
