@@ -313,7 +313,7 @@ def translate_markdown(folder: Path) -> str:
             if result["partial"]
             else "mean ± standard deviation over up to three seeds"
         )
-        how += f", {first['threads']} threads each in training"
+        how += f", trained on {first['threads']} thread{'s' * (first['threads'] > 1)} each"
         lines = [f"{where(result)}; {how}.", "", *_grid(translate_head(result), translate_rows(result)), "",
                  *_grid(COST_HEAD, cost_rows(result)), "",
                  f"<details><summary>Signatures of the scores ({part.replace('_', ' ')})</summary>", "",
