@@ -308,11 +308,10 @@ def translate_markdown(folder: Path) -> str:
     if result:
         first = result["cases"][0]["seeds"][0]
         part, scores = next(iter(first["beam 5"].items()))
-        how = (
-            "a partial run: one seed, English to German only"
-            if result["partial"]
-            else "mean ± standard deviation over up to three seeds"
-        )
+        how = "mean ± standard deviation over up to three seeds"
+        if result["partial"]:
+            seeds = max(len(case["seeds"]) for case in result["cases"])
+            how = f"a partial run: {seeds} seed{'s' * (seeds > 1)} of {', '.join(case['name'] for case in result['cases'])}"
         how += f", trained on {first['threads']} thread{'s' * (first['threads'] > 1)} each"
         lines = [f"{where(result)}; {how}.", "", *_grid(translate_head(result), translate_rows(result)), "",
                  *_grid(COST_HEAD, cost_rows(result)), "",
