@@ -27,6 +27,7 @@ class _Smoothed(torch.autograd.Function):
         yk, wk, bk, wide = y.to(kind), weight.to(kind), bias.to(kind), torch.promote_types(kind, torch.float32)
         total = y.new_zeros((), dtype=torch.float64)
         grads = torch.empty(N, V, dtype=kind, device=y.device) if any(ctx.needs_input_grad) else None
+        of_bias = torch.zeros(V, dtype=wide, device=y.device)
         for at in range(0, N, ROWS):
             rows, k = slice(at, at + ROWS), truth[at : at + ROWS, None]
             a = torch.addmm(bk, yk[rows], wk.T).to(wide)
@@ -38,24 +39,19 @@ class _Smoothed(torch.autograd.Function):
                 p -= smoothing / V
                 p.scatter_add_(1, k, p.new_full(k.shape, smoothing - 1))
                 grads[rows] = p
+                of_bias += p.sum(0)
         if grads is not None:
-            ctx.save_for_backward(grads, yk, wk)
+            ctx.save_for_backward(grads, yk, wk, of_bias)
             ctx.types = y.dtype, weight.dtype, bias.dtype
         return total.to(wide)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        grads, y, weight = ctx.saved_tensors
+        grads, y, weight, of_b = ctx.saved_tensors
         of_y, of_weight, of_bias = ctx.types
         up = upstream[0]
-        return (
-            (grads @ weight).to(of_y) * up,
-            (grads.T @ y).to(of_weight) * up,
-            grads.sum(0, dtype=of_bias) * up,
-            None,
-            None,
-            None,
-        )
+        made = (grads @ weight).to(of_y) * up, (grads.T @ y).to(of_weight) * up, of_b.to(of_bias) * up
+        return *made, None, None, None
 
 
 def smoothed(
