@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,17 +53,17 @@ class Evaluation:
         a, b = (np.argsort(np.argsort(v, kind="stable"), kind="stable") for v in (sure, self._each))
         return float(np.corrcoef(a, b)[0, 1]) if len(self.pairs) > 1 else math.nan
 
-    @property
+    @cached_property
     def _each(self) -> Any:
         return metrics.sentences([p.target for p in self.pairs], self.outputs)
 
     def json(self) -> dict[str, Any]:
         """All that one may want to keep, as plain values."""
-        each = self._each
+        each, alike = self._each, self.agreement
         worst = [int(k) for k in np.argsort(each, kind="stable")[:WORST] if self.outputs[k] != self.pairs[k].target]
         return {"sentences": len(self.pairs), "perplexity": self.perplexity, "seconds": self.took,
                 "sentences per second": self.speed,
-                "confidence and chrF": None if math.isnan(self.agreement) else self.agreement,
+                "confidence and chrF": None if math.isnan(alike) else alike,
                 "scores": {k: {"value": s.value, "low": s.low, "high": s.high, "signature": s.signature}
                            for k, s in self.scores.items()},
                 "worst": [{"where": self.pairs[k].where, "source": self.pairs[k].source, "target": self.pairs[k].target,
