@@ -17,11 +17,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import import_module
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from longshort.apps.translate.vocabulary import need
 
 DRAWS = 1000  # resamples of an interval
 Metric = Literal["chrf", "bleu"]
@@ -62,7 +63,7 @@ def bleu(references: Sequence[str], outputs: Sequence[str], draws: int = 0) -> S
 
     Source: Papineni et al. 2002; Post 2018, A call for clarity in reporting BLEU scores.
     """
-    return _score("BLEU", _need("sacrebleu").BLEU(), references, outputs, draws)
+    return _score("BLEU", need("sacrebleu").BLEU(), references, outputs, draws)
 
 
 def chrf(references: Sequence[str], outputs: Sequence[str], draws: int = 0) -> Score:
@@ -72,7 +73,7 @@ def chrf(references: Sequence[str], outputs: Sequence[str], draws: int = 0) -> S
 
     Source: Popovic 2015, chrF: character n-gram F-score for automatic MT evaluation.
     """
-    return _score("chrF2", _need("sacrebleu").CHRF(), references, outputs, draws)
+    return _score("chrF2", need("sacrebleu").CHRF(), references, outputs, draws)
 
 
 def multi30k(references: Sequence[str], outputs: Sequence[str], language: str, draws: int = 0) -> Score:
@@ -85,9 +86,9 @@ def multi30k(references: Sequence[str], outputs: Sequence[str], language: str, d
     Raises: as `bleu`; ImportError without sacremoses too.
     """
     _check(references, outputs)
-    metric = _need("sacrebleu").BLEU(tokenize="none", smooth_method="none", force=True)
+    metric = need("sacrebleu").BLEU(tokenize="none", smooth_method="none", force=True)
     made = _score("Multi30k BLEU", metric, tokenised(references, language), tokenised(outputs, language), draws)
-    how = f"norm:moses|tok:moses-{language}|sacremoses:{_need('sacremoses').__version__}"
+    how = f"norm:moses|tok:moses-{language}|sacremoses:{need('sacremoses').__version__}"
     return made._replace(signature=made.signature.replace("case:mixed", "case:lc").replace("tok:none", how))
 
 
@@ -123,7 +124,7 @@ def sentences(references: Sequence[str], outputs: Sequence[str], metric: Metric 
     _check(references, outputs)
     if metric not in get_args(Metric):
         raise ValueError(f"metric must be one of {', '.join(get_args(Metric))}, got {metric!r}.")
-    sb = _need("sacrebleu")
+    sb = need("sacrebleu")
     of = sb.CHRF() if metric == "chrf" else sb.BLEU(effective_order=True)
     return np.array([_value(of.sentence_score(o, [r])) for r, o in zip(references, outputs, strict=True)])
 
@@ -169,15 +170,6 @@ def _check(references: Sequence[str], outputs: Sequence[str]) -> None:
 
 @lru_cache(maxsize=8)
 def _moses(language: str) -> tuple[Any, Any]:
-    moses = _need("sacremoses")
+    moses = need("sacremoses")
     # perl_parity: what the Perl scripts do where the port means to do better
     return moses.MosesPunctNormalizer(language, perl_parity=True).normalize, moses.MosesTokenizer(language).tokenize
-
-
-def _need(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as e:
-        raise ImportError(
-            f"scoring translations needs {module}, which is not installed: pip install 'longshort[translate]'"
-        ) from e
