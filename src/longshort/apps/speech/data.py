@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,9 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from longshort.apps.speech.audio import SLACK, AudioError, info
 from longshort.apps.speech.units import Units, normal
-
-JITTER = 0.1  # lengths are sorted as if they were up to this share longer, so that neighbours change
-NAMED = 3  # utterances that a summary names, per reason
+from longshort.corpus import JITTER, numbered, summary, together
 
 
 @dataclass(frozen=True)
@@ -142,16 +138,7 @@ def screen(
 
 def said(drops: Sequence[Drop]) -> str:
     """What was left out, in a sentence: how many for each reason, and the first of them."""
-    reasons: dict[str, list[Drop]] = {}
-    for drop in drops:
-        reasons.setdefault(drop.reason, []).append(drop)
-    if not reasons:
-        return "No utterance is left out."
-    parts = []
-    for reason, of in sorted(reasons.items(), key=lambda item: -len(item[1])):
-        first = ", ".join(f"{d.utterance.id}: {d.detail}" if d.detail else d.utterance.id for d in of[:NAMED])
-        parts.append(f"{len(of)} {reason} ({first}{', ...' if len(of) > NAMED else ''})")
-    return f"Left out: {'; '.join(parts)}."
+    return summary(((d.reason, f"{d.utterance.id}: {d.detail}" if d.detail else d.utterance.id) for d in drops), "utterance")
 
 
 def buckets(durations: ArrayLike, seconds_per_batch: float, rng: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -174,37 +161,13 @@ def buckets(durations: ArrayLike, seconds_per_batch: float, rng: np.random.Gener
             f"each utterance must last more than 0 and at most {seconds_per_batch:g} s, the length of a batch; number {bad[0]} "
             f"lasts {d[bad[0]]:g} s."
         )
-    made: list[NDArray[np.int64]] = []
     order = np.argsort(d * rng.uniform(1, 1 + JITTER, len(d)), kind="stable")
-    first, longest = 0, 0.0
-    for k, one in enumerate(d[order]):
-        longest = max(longest, one)
-        if longest * (k + 1 - first) > seconds_per_batch:
-            made.append(order[first:k])
-            first, longest = k, one
-    if len(d):
-        made.append(order[first:])
-    return [made[k] for k in rng.permutation(len(made))]
+    return together(order, d.tolist(), seconds_per_batch, rng)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """File and number of each line that is not blank, and the line."""
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(path) if packed else open(path, "rb") as f:
-            for k, line in enumerate(f, 1):
-                where = f"{path}:{k}"
-                try:
-                    text = line.decode("utf-8-sig" if k == 1 else "utf-8").strip()
-                except UnicodeDecodeError as e:
-                    raise ValueError(
-                        f"{where}: is not UTF-8: byte 0x{line[e.start]:02X} at {e.start}. Convert the file."
-                    ) from None
-                if text:
-                    yield where, text
-    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
-        raise ValueError(f"{path}: is a damaged gzip file: {e}") from None
+    return ((where, text) for where, line in numbered(path) if (text := line.strip()))
 
 
 def _objects(path: Path) -> Iterator[Utterance]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import unicodedata
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from longshort.apps.translate.vocabulary import normal
+from longshort.corpus import JITTER, numbered, summary, together
 
-JITTER = 0.1  # lengths are sorted as if they were up to this share longer, so that neighbours change
-NAMED = 3  # lines that a summary names, per reason
 SHARE = 0.1  # of a held-out part, at most, that is one group, as long as there are others
 
 
@@ -103,20 +100,8 @@ def lines(path: str | os.PathLike[str]) -> Iterator[str]:
         raise FileNotFoundError(f"{path}: there is no such file.")
     if path.is_dir():
         raise ValueError(f"{path}: must be a text file, is a folder.")
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(path) if packed else open(path, "rb") as f:
-            for k, line in enumerate(f, 1):
-                try:
-                    text = line.decode("utf-8-sig" if k == 1 else "utf-8")
-                except UnicodeDecodeError as e:
-                    raise ValueError(
-                        f"{path}:{k}: is not UTF-8: byte 0x{e.object[e.start]:02X} at {e.start}. Convert the file."
-                    ) from None
-                yield text.removesuffix("\n").removesuffix("\r")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as e:
-        raise ValueError(f"{path}: is a damaged gzip file: {e}") from None
+    for _, line in numbered(path):
+        yield line
 
 
 def screen(
@@ -154,16 +139,7 @@ def screen(
 
 def said(drops: Sequence[Drop]) -> str:
     """What was left out, in a sentence: how many for each reason, and the first of them."""
-    reasons: dict[str, list[Drop]] = {}
-    for drop in drops:
-        reasons.setdefault(drop.reason, []).append(drop)
-    if not reasons:
-        return "No pair is left out."
-    parts = []
-    for reason, of in sorted(reasons.items(), key=lambda item: -len(item[1])):
-        first = ", ".join(": ".join(filter(None, (d.pair.where, d.detail))) for d in of[:NAMED])
-        parts.append(f"{len(of)} {reason} ({first}{', ...' if len(of) > NAMED else ''})")
-    return f"Left out: {'; '.join(parts)}."
+    return summary(((d.reason, ": ".join(filter(None, (d.pair.where, d.detail)))) for d in drops), "pair")
 
 
 def buckets(source: ArrayLike, target: ArrayLike, tokens: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -189,20 +165,11 @@ def buckets(source: ArrayLike, target: ArrayLike, tokens: int, rng: np.random.Ge
         raise ValueError(
             f"a sentence must have at most {tokens} tokens, the size of a batch; pair {bad[0]} has {s[bad[0]]} and {t[bad[0]]}."
         )
-    made: list[NDArray[np.int64]] = []
     mixed = rng.permutation(len(s))
     near = np.round(t * rng.uniform(1, 1 + JITTER, len(t))).astype(np.int64)
     turns = np.where(near % 2, s, -s)  # up and down again from one target length to the next: neighbours are always alike
     order = mixed[np.lexsort((turns[mixed], near[mixed]))]
-    first, longest = 0, 0
-    for k, one in enumerate(most[order].tolist()):
-        longest = max(longest, one)
-        if longest * (k + 1 - first) > tokens:
-            made.append(order[first:k])
-            first, longest = k, one
-    if len(s):
-        made.append(order[first:])
-    return [made[k] for k in rng.permutation(len(made))]
+    return together(order, most.tolist(), tokens, rng)
 
 
 def split(pairs: Sequence[tuple[str, ...]], sizes: Sequence[float], seed: int = 0) -> list[NDArray[np.int64]]:
