@@ -43,7 +43,7 @@ def memory(
         seeds: trials of each net on each task.
         quick: a few tasks of short lags, three nets, one seed: two minutes.
         processes: trials side by side; one per core if not given.
-        seconds: after which a trial has failed, whatever it has read.
+        seconds: of processor time after which a trial has failed, whatever it has read.
         mnist: folder with MNIST's four .gz files: two tasks more.
         out: folder of the trials and of the result.
         results: folder of the result of a whole run instead of OUT.

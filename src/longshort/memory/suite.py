@@ -25,7 +25,7 @@ SEEDS, SECONDS = 5, 900.0
 
 
 class Trial(NamedTuple):
-    """What one process is given: names, a seed, the seconds that it may take, and the folder of MNIST."""
+    """What one process is given: names, a seed, the seconds of processor time that it may take, and the folder of MNIST."""
 
     task: str
     variant: str
@@ -100,7 +100,7 @@ def run(
         trials: (task, variant, seed), in the order in which they begin.
         file: JSON lines, one per trial; it is made, or gone on with.
         processes: how many run at once.
-        seconds: after which a trial has failed.
+        seconds: of processor time after which a trial has failed.
         mnist: folder of MNIST, or None.
         done: called with each result, and whether it is new.
 

@@ -174,16 +174,16 @@ def run(
         variant: by which net.
         recipe: how.
         seed: of the weights, the training sequences and the exams.
-        seconds: of training after which the trial has failed.
+        seconds: of processor time after which the trial has failed, so that what else runs on the machine does not matter.
         say: called with (sequences, loss) at each exam.
 
     Returns:
-        solved, sequences read in training, the latest exam, mean loss of the latest updates, seconds.
+        solved, sequences read in training, the latest exam, mean loss of the latest updates, seconds of processor time.
     """
     seeds = np.random.SeedSequence(seed).spawn(3)
     torch.manual_seed(int(seeds[0].generate_state(1)[0]))
     learn, exams = np.random.default_rng(seeds[1]), np.random.default_rng(seeds[2])
-    net, begun = Net(task, variant, recipe), time.perf_counter()
+    net, begun = Net(task, variant, recipe), time.process_time()
     judged = Net(task, variant, recipe) if recipe.average else net
     judged.load_state_dict(net.state_dict())
     weights: list[Tensor] = [p for p in net.parameters() if p.requires_grad]
@@ -193,7 +193,7 @@ def run(
     groups: list[dict[str, Any]] = [{"params": slow}, {"params": straight, "lr": DIRECT * recipe.lr}]
     adam = torch.optim.Adam(groups, recipe.lr, BETAS, fused=True)
     sequences, updates, mean, exam = 0, 0, 0.0, Exam(False, 0, 0, None)
-    while not exam.passed and sequences < recipe.most and time.perf_counter() - begun < seconds:
+    while not exam.passed and sequences < recipe.most and time.process_time() - begun < seconds:
         batch = task.draw(learn, recipe.batch, "train")
         value = loss(task, net(torch.from_numpy(batch.x), torch.from_numpy(batch.lengths))[0], batch)
         adam.zero_grad()
@@ -209,5 +209,5 @@ def run(
             exam = examine(judged, task, exams)
             if say:
                 say(sequences, mean, exam)
-    took = round(time.perf_counter() - begun, 2)
+    took = round(time.process_time() - begun, 2)
     return {"solved": exam.passed, "sequences": sequences, "exam": exam._asdict(), "loss": mean, "seconds": took}
