@@ -355,7 +355,7 @@ WRONG = {
     ("predict", "MODEL"): "name the recordings: longshort predict MODEL a.wav b.flac",
     ("predict", "MODEL", "SOUND", "SOUND", "--format", "srt"): "srt holds one recording, got 2. Call it once for each, or take json.",
     ("predict", "MODEL", "SOUND", "--format", "docx"): 'Invalid value "docx" for --format. Choose from: "text", "json", "srt", "vtt", "ctm".',
-    ("predict", "MODEL", "SOUND", "--beam", "-1"): "beam must be a whole number of at least 0, got -1.",
+    ("predict", "MODEL", "SOUND", "--beam", "-1"): "beam must be at least 0, got -1.",
     ("predict", "MODEL", "SOUND", "--beam", "0", "--ngram", "own"): "language models, hotwords and alternatives need a beam, got beam=0.",
     ("predict", "MODEL", "SOUND", "--ngram", "nowhere.arpa"): "nowhere.arpa",
     ("predict", "MODEL", "SOUND", "--hotwords", "one:x"): "a hotword must be 'phrase' or 'phrase:score', got 'one:x'.",

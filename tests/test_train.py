@@ -449,8 +449,8 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
         ({"warmup": 1.5}, r"warmup must be a share of the steps in \[0, 1\], got 1.5"),
         ({"betas": (0.9, 1.0)}, r"betas\[1\] must be in \[0, 1\), got 1.0"),
         ({"average": 1.0}, r"average must be in \[0, 1\), got 1.0"),
-        ({"decay": "step"}, "decay must be cosine, linear or none, got 'step'"),
-        ({"patience": -1}, "patience must be 0 or more, got -1"),
+        ({"decay": "step"}, "decay must be one of cosine, linear, none, got 'step'"),
+        ({"patience": -1}, "patience must be at least 0, got -1"),
     ],
 )
 def test_training_checks_itself(wrong: dict, message: str) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, fields, make_dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Parameter
 
-from longshort.train import Training
+from longshort.train import Training, chief
 
 MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
 Flag = Annotated[bool, Parameter(negative="")]
@@ -53,6 +54,45 @@ def as_asked(training: Any, default: Training) -> Training:
     elif how["epochs"] == default.epochs:
         how["epochs"] = None
     return Training(**how)
+
+
+def begun(states: Sequence[Path], resume: bool, quiet: bool) -> bool:
+    """Whether this process talks; if there is nothing to go on with, it says so.
+
+    Args:
+        states: files of the states of the run.
+        resume: whether it should go on.
+        quiet: whether nothing may be said.
+    """
+    talks = chief() and not quiet
+    if resume and talks and not any(p.exists() for p in states):
+        print(f"there is no {states[0]} to go on with: starting at the beginning", file=sys.stderr)
+    return talks
+
+
+def ended(made: Any, out: Path, states: Sequence[Path], talks: bool, *others: Path | None) -> None:
+    """Save what was trained, delete the states of its run, and tell its scores and all files.
+
+    Args:
+        made: has `save` and `scores`.
+        out: file for it.
+        states: files of the states of the run.
+        talks: whether to tell.
+        others: files that were written besides.
+    """
+    if chief():
+        made.save(out)
+        for path in states:
+            path.unlink(missing_ok=True)
+    if talks:
+        scored(made)
+        print(f"wrote {' and '.join(str(p) for p in (out, *others) if p)}")
+
+
+def scored(made: Any) -> None:
+    """Tell the scores of what was trained."""
+    for score in made.scores:
+        print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
 
 
 @contextmanager

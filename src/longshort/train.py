@@ -29,6 +29,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from longshort import checks
 from longshort.artefact import FORMAT, ArtefactError, mismatches, prepare, unpack, versions, write
 from longshort.probe.record import record
 from longshort.probe.watch import Journal, Watch, look
@@ -36,6 +37,7 @@ from longshort.progress import Display
 from longshort.task import Task, move
 
 B = TypeVar("B")
+Decay = Literal["cosine", "linear", "none"]
 STATE = {"step": int, "epoch": int, "position": int, "ranked": list, "seconds": float | int, "history": list}
 FREE = ("save_steps", "save_seconds")  # the fields of Training that may change when a run is continued
 
@@ -76,7 +78,7 @@ class Training:
     epochs: int | None = None
     lr: float = 1e-3
     warmup: float = 0.05
-    decay: Literal["cosine", "linear", "none"] = "cosine"
+    decay: Decay = "cosine"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     grad_clip: float = 1.0
@@ -92,12 +94,10 @@ class Training:
     save_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulate", "evaluate", "best"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        checks.whole(self, steps=1, accumulate=1, evaluate=1, best=1, patience=0, seed=0, save_steps=0)
         if self.epochs is not None and self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {self.epochs}. Leave it out to count steps.")
-        for name in ("weight_decay", "grad_clip", "patience", "seed", "save_steps", "save_seconds"):
+        for name in ("weight_decay", "grad_clip", "save_seconds"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
         if not 0 < self.lr < math.inf:
@@ -107,8 +107,7 @@ class Training:
         for name, x in (("average", self.average), ("betas[0]", self.betas[0]), ("betas[1]", self.betas[1])):
             if not 0 <= x < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {x}.")
-        if self.decay not in ("cosine", "linear", "none"):
-            raise ValueError(f"decay must be cosine, linear or none, got {self.decay!r}.")
+        checks.one_of(self, decay=Decay)
 
     def rate(self, step: int, total: int) -> float:
         """The learning rate of the update that follows `step` others, 0 <= step < total."""

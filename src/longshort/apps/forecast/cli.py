@@ -22,9 +22,9 @@ from longshort.apps.forecast.freq import DAY, parse
 from longshort.apps.forecast.recipe import NothingHeldOutError
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import MANY, Flag
+from longshort.flags import MANY, Flag, begun, ended, scored
 from longshort.probe import Shown
-from longshort.train import Training, chief, resume_path
+from longshort.train import Training, resume_path
 
 MEANING = {"MASE": "error / error of repeating the last season, in sample", "sMAPE": "percent, 0 to 200",
            "wQL": "mean weighted quantile loss", "MSIS": "width of the interval plus what lies outside, scaled",
@@ -65,19 +65,11 @@ def train(
     prepare(out)
     more = shown.ready()
     state, n = resume_path(out), config.ensemble
-    states, talks = checkpoints(state, n), chief() and not quiet
-    if resume and talks and not any(p.exists() for p in states):
-        print(f"there is no {states[0]} to go on with: starting at the beginning", file=sys.stderr)
+    states = checkpoints(state, n)
+    talks = begun(states, resume, quiet)
     made = Forecaster(config=config, training=training, cell=cell)
     made.fit(data, static=static_data, progress=talks, checkpoint=state, resume=resume, log=log, **more)
-    if chief():
-        made.save(out)
-        for path in states:
-            path.unlink(missing_ok=True)
-    if talks:
-        _scored(made)
-        wrote = [out, *(checkpoints(log, n) if log else ()), *([shown.tensorboard] if shown.tensorboard else ())]
-        print(f"wrote {' and '.join(map(str, wrote))}")
+    ended(made, out, states, talks, *(checkpoints(log, n) if log else ()), shown.tensorboard)
 
 
 def search(
@@ -131,7 +123,7 @@ def search(
     made = Forecaster(config=found.config, training=found.training, cell=cell)
     made.fit(data, static=static_data, progress=not quiet).save(out)
     if not quiet:
-        _scored(made)
+        scored(made)
         print(f"wrote {out}" + (f" and {table}" if table else ""))
 
 
@@ -321,7 +313,7 @@ def update(
     how = replace(made.further, **{k: v for k, v in given.items() if v is not None or k == "epochs"})
     made.update(data, static=static_data, training=how, progress=not quiet).save(out)
     if not quiet:
-        _scored(made)
+        scored(made)
         print(f"wrote {out}")
 
 
@@ -360,11 +352,6 @@ def _positive(**flags: int | None) -> None:
     for name, v in flags.items():
         if v is not None and v < 1:
             raise ValueError(f"--{name} must be at least 1, got {v}.")
-
-
-def _scored(made: Forecaster) -> None:
-    for score in made.scores:
-        print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
 
 
 def _write(path: Path | None, frames: Iterator[Any], freq: str | int | None = None) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
+from longshort import checks
 from longshort.apps.forecast.covariates import Names
 from longshort.apps.forecast.freq import parse
 
@@ -95,15 +96,9 @@ class Config:
     nonnegative: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("horizon", 1), ("season_length", 1), ("context", LEAST_PAST), ("history", 1), ("hidden", 1),
-                            ("batch", 1), ("samples", 20), ("inputs", 1), ("ensemble", 1), ("holdout", 0)):  # fmt: skip
-            v = getattr(self, name)
-            if v is None and name in ("season_length", "context", "history", "inputs"):
-                continue
-            if isinstance(v, bool) or not isinstance(v, int):
-                raise TypeError(f"{name} must be a whole number, got {v!r}.")
-            if v < least:
-                raise ValueError(f"{name} must be at least {least}, got {v}.")
+        checks.whole(self, horizon=1, hidden=1, batch=1, samples=20, ensemble=1, holdout=0)
+        maybe = {"season_length": 1, "context": LEAST_PAST, "history": 1, "inputs": 1}
+        checks.whole(self, **{name: least for name, least in maybe.items() if getattr(self, name) is not None})
         for name in ("levels", "dilations"):
             v = getattr(self, name)
             many = tuple(v) if isinstance(v, list | tuple) else (v,)
@@ -121,15 +116,11 @@ class Config:
             raise ValueError(f"levels must be different percentages between 0 and 100, such as (80, 95), got {self.levels}.")
         if not self.dilations or any(not isinstance(d, int) or d < 1 for d in self.dilations):
             raise ValueError(f"dilations must be whole numbers of at least 1, one per layer, got {self.dilations}.")
-        for name, choices in (("model", get_args(Model)), ("distribution", get_args(Distribution))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
+        checks.one_of(self, model=Model, distribution=Distribution)
+        checks.rate(self, "dropout")
         if not 0 < self.point < 1:
             raise ValueError(f"point must be a quantile between 0 and 1, got {self.point}.")
-        if not self.level_penalty >= 0:
-            raise ValueError(f"level_penalty must be 0 or more, got {self.level_penalty}.")
+        checks.nonnegative(self, "level_penalty")
         if self.freq is not None:
             parse(self.freq)
 

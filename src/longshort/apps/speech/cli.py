@@ -20,9 +20,9 @@ from longshort.apps.speech.stream import Endpoint
 from longshort.apps.speech.transcript import FORMATS, SINGLE, Transcript
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import MANY, Flag, as_asked, flags, over, warned
+from longshort.flags import MANY, Flag, as_asked, begun, ended, flags, over, warned
 from longshort.probe import Shown
-from longshort.train import Training, chief, resume_path
+from longshort.train import Training, resume_path
 
 WHAT = Parameter(name="*", **MANY, group=Group("What to recognise, and with how large a network", sort_key=1))
 HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
@@ -106,9 +106,8 @@ def train(
     """
     prepare(out)
     more = shown.ready()
-    state, talks = resume_path(out), chief() and not quiet
-    if resume and talks and not state.exists():
-        print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
+    state = resume_path(out)
+    talks = begun([state], resume, quiet)
     first, cell = None if start is None else Recognizer.load(start), Cell(**vars(cell))
     if first is not None:
         config, cell = over(first.config, config, Config()), over(first.cell, cell, PLAIN)
@@ -116,13 +115,7 @@ def train(
     with warned(talks):
         made.fit(train_data, valid, start=first, aligner=aligner, progress=talks, checkpoint=state, resume=resume, log=log,
                  **more)  # fmt: skip
-    if chief():
-        made.save(out)
-        state.unlink(missing_ok=True)
-    if talks:
-        for score in made.scores:
-            print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
-        print(f"wrote {' and '.join(str(p) for p in (out, log, shown.tensorboard) if p)}")
+    ended(made, out, [state], talks, log, shown.tensorboard)
 
 
 def predict(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+from longshort import checks
 
 Model = Literal["ctc", "transducer", "joint"]
 Front = Literal["conv", "stack"]
@@ -104,30 +106,12 @@ class Config:
     reverb_share: float = 0.3
 
     def __post_init__(self) -> None:
-        for name, least in (("rate", 4000), ("bins", 8), ("pieces", 2), ("channels", 1), ("hidden", 1), ("layers", 1),
-                            ("predict", 1), ("joint", 1), ("freq_masks", 0), ("freq_width", 0), ("ngram", 0),
-                            ("curriculum", 0)):  # fmt: skip
-            v = getattr(self, name)
-            if isinstance(v, bool) or not isinstance(v, int):
-                raise TypeError(f"{name} must be a whole number, got {v!r}.")
-            if v < least:
-                raise ValueError(f"{name} must be at least {least}, got {v}.")
-        for name, choices in (("model", get_args(Model)), ("front", get_args(Front)), ("units", get_args(Kind)),
-                              ("predictor", get_args(Predictor))):  # fmt: skip
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
-        for name, most in (("warp", 0.3), ("tempo", 0.5)):
-            if not 0 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must be a share in [0, {most}], got {getattr(self, name)}.")
-        for name in ("dropout", "weight_drop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
-        for name in ("splice", "noise_share", "reverb_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be a share in [0, 1], got {getattr(self, name)}.")
-        for name in ("time_masks", "time_width", "gain"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        checks.whole(self, rate=4000, bins=8, pieces=2, channels=1, hidden=1, layers=1, predict=1, joint=1, freq_masks=0,
+                     freq_width=0, ngram=0, curriculum=0)  # fmt: skip
+        checks.one_of(self, model=Model, front=Front, units=Kind, predictor=Predictor)
+        checks.rate(self, "dropout", "weight_drop")
+        checks.share(self, warp=0.3, tempo=0.5, splice=1, noise_share=1, reverb_share=1)
+        checks.nonnegative(self, "time_masks", "time_width", "gain")
         if not 0 < self.ctc_weight < 1:
             raise ValueError(f"ctc_weight must be a share in (0, 1), got {self.ctc_weight}; model='transducer' has none.")
         if not 0 < self.shortest < self.longest:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from longshort import checks
 from longshort.apps.speech import decode, transduce
 from longshort.apps.speech.confidence import Calibration
 from longshort.apps.speech.config import STEP
@@ -52,14 +52,8 @@ class Decoding:
     language_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        for name, least in (("beam", 0), ("alternatives", 1)):
-            v = getattr(self, name)
-            if v is not None and (isinstance(v, bool) or not isinstance(v, int) or v < least):
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {v!r}.")
-        if self.ngram_weight is not None and not 0 <= self.ngram_weight < math.inf:
-            raise ValueError(f"ngram_weight must be 0 or more, got {self.ngram_weight}.")
-        if not 0 <= self.language_weight < math.inf:
-            raise ValueError(f"language_weight must be 0 or more, got {self.language_weight}.")
+        checks.whole(self, alternatives=1, **({} if self.beam is None else {"beam": 0}))
+        checks.nonnegative(self, "language_weight", *([] if self.ngram_weight is None else ["ngram_weight"]))
         if self.width == 0 and (self._asks or self.alternatives > 1):
             raise ValueError("language models, hotwords and alternatives need a beam, got beam=0. Leave beam out, or take 8.")
         if self.width and self.alternatives > self.width:

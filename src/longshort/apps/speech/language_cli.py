@@ -6,7 +6,6 @@ They lie in this room and have none of their own: a language model speaks the to
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,9 +16,9 @@ from longshort.apps.speech.language import DEFAULT, LanguageModel
 from longshort.apps.speech.language_task import LanguageConfig
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import MANY, Flag, as_asked, flags, warned
+from longshort.flags import MANY, Flag, as_asked, begun, ended, flags, warned
 from longshort.probe import Shown
-from longshort.train import Training, chief, resume_path
+from longshort.train import Training, resume_path
 
 WHAT = Parameter(name="*", **MANY, group=Group("How large a model", sort_key=1))
 if TYPE_CHECKING:
@@ -57,20 +56,13 @@ def train(
     """
     prepare(out)
     more = shown.ready()
-    state, talks = resume_path(out), chief() and not quiet
-    if resume and talks and not state.exists():
-        print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
+    state = resume_path(out)
+    talks = begun([state], resume, quiet)
     made = LanguageModel(config=config, training=as_asked(training, DEFAULT), cell=cell)
     with warned(talks):
         made.fit(text, valid, units_of=recognizer, progress=talks, checkpoint=state, resume=resume, log=log,
                  **more)  # fmt: skip
-    if chief():
-        made.save(out)
-        state.unlink(missing_ok=True)
-    if talks:
-        for score in made.scores:
-            print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
-        print(f"wrote {' and '.join(str(p) for p in (out, log, shown.tensorboard) if p)}")
+    ended(made, out, [state], talks, log, shown.tensorboard)
 
 
 def inspect(

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from longshort import checks
 from longshort.apps.speech.data import _lines, buckets
 from longshort.apps.speech.units import Units, normal
 from longshort.cell import Cell
@@ -60,15 +61,8 @@ class LanguageConfig:
     fold: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("hidden", 1), ("layers", 1), ("tokens", 2)):
-            v = getattr(self, name)
-            if isinstance(v, bool) or not isinstance(v, int):
-                raise TypeError(f"{name} must be a whole number, got {v!r}.")
-            if v < least:
-                raise ValueError(f"{name} must be at least {least}, got {v}.")
-        for name in ("dropout", "weight_drop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        checks.whole(self, hidden=1, layers=1, tokens=2)
+        checks.rate(self, "dropout", "weight_drop")
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ from longshort.apps.translate.translation import Translation
 from longshort.apps.translate.translator import AHEAD, CELL, DEFAULT, Translator
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import MANY, Flag, as_asked, flags, given, over, warned
+from longshort.flags import MANY, Flag, as_asked, begun, ended, flags, given, over, warned
 from longshort.probe import Shown
-from longshort.train import Training, chief, resume_path
+from longshort.train import Training, resume_path
 
 WHAT = Parameter(name="*", **MANY, group=Group("What to translate with, and how large a network", sort_key=1))
 HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
@@ -89,14 +89,13 @@ def train(
     """
     prepare(out)
     further = shown.ready()
-    state, talks = resume_path(out), chief() and not quiet
+    state = resume_path(out)
     pairs = sentence_pairs(src, tgt, data, columns if data or not valid else None)
     pairs += [pair for path in more for pair in corpus.read(path)]
     judges = None
     if valid_src or valid_tgt or valid:
         judges = sentence_pairs(valid_src, valid_tgt, valid, columns if valid else None, "valid-src", "valid-tgt", "valid")
-    if resume and talks and not state.exists():
-        print(f"there is no {state} to go on with: starting at the beginning", file=sys.stderr)
+    talks = begun([state], resume, quiet)
     first, cell = None if start is None else Translator.load(start), Cell(**vars(cell))
     if first is not None:
         if alone := [k for k in BROUGHT if k in given(config, Config()) and getattr(config, k) != getattr(first.config, k)]:
@@ -105,13 +104,7 @@ def train(
     made = Translator(config=config, training=as_asked(training, DEFAULT), cell=cell)
     with warned(talks):
         made.fit(pairs, judges, start=first, progress=talks, checkpoint=state, resume=resume, log=log, **further)
-    if chief():
-        made.save(out)
-        state.unlink(missing_ok=True)
-    if talks:
-        for score in made.scores:
-            print("  ".join(f"{k} {'-' if v is None else f'{v:.4g}'}" for k, v in score.metrics.items()))
-        print(f"wrote {' and '.join(str(p) for p in (out, log, shown.tensorboard) if p)}")
+    ended(made, out, [state], talks, log, shown.tensorboard)
 
 
 def predict(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+from longshort import checks
 
 Kind = Literal["bpe", "unigram", "char"]
 Attend = Literal["additive", "dot", "general"]
@@ -86,31 +88,12 @@ class Config:
     metric: Metric = "BLEU"
 
     def __post_init__(self) -> None:
-        for name, least in (("pieces", 5), ("embed", 1), ("hidden", 1), ("decode", 1), ("encoder_layers", 1),
-                            ("decoder_layers", 1), ("heads", 1), ("tokens", 2), ("longest", 1), ("shortlist", 0)):  # fmt: skip
-            v = getattr(self, name)
-            if isinstance(v, bool) or not isinstance(v, int):
-                raise TypeError(f"{name} must be a whole number, got {v!r}.")
-            if v < least:
-                raise ValueError(f"{name} must be at least {least}, got {v}.")
-        for name, choices in (("units", get_args(Kind)), ("attention", get_args(Attend)), ("tied", get_args(Tied)),
-                              ("metric", get_args(Metric))):  # fmt: skip
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
-        for name in (
-            "sampling",
-            "unknown",
-            "dropout_embed",
-            "dropout_word",
-            "dropout",
-            "dropout_output",
-            "weight_drop",
-            "smoothing",
-        ):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
-        if not self.rdrop >= 0:
-            raise ValueError(f"rdrop must be 0 or more, got {self.rdrop}.")
+        checks.whole(self, pieces=5, embed=1, hidden=1, decode=1, encoder_layers=1, decoder_layers=1, heads=1, tokens=2,
+                     longest=1, shortlist=0)  # fmt: skip
+        checks.one_of(self, units=Kind, attention=Attend, tied=Tied, metric=Metric)
+        checks.rate(self, "sampling", "unknown", "dropout_embed", "dropout_word", "dropout", "dropout_output", "weight_drop",
+                    "smoothing")  # fmt: skip
+        checks.nonnegative(self, "rdrop")
         if not self.ratio >= 1:
             raise ValueError(f"ratio must be at least 1, got {self.ratio}.")
         if self.decode % self.heads:

@@ -17,6 +17,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from longshort import checks
 from longshort.apps.translate.beam import Run, ask, to
 from longshort.apps.translate.constraints import Constraints
 from longshort.apps.translate.vocabulary import BOS, EOS, PAD
@@ -89,16 +90,8 @@ class Search:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("beam", 1), ("alternatives", 1), ("extra", 0), ("least", 0), ("block", 0), ("top_k", 0),
-                            ("seed", 0)):  # fmt: skip
-            v = getattr(self, name)
-            if isinstance(v, bool) or not isinstance(v, int):
-                raise TypeError(f"{name} must be a whole number, got {v!r}.")
-            if v < least:
-                raise ValueError(f"{name} must be at least {least}, got {v}.")
-        for name in ("length_penalty", "coverage_penalty", "ratio"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        checks.whole(self, beam=1, alternatives=1, extra=0, least=0, block=0, top_k=0, seed=0)
+        checks.nonnegative(self, "length_penalty", "coverage_penalty", "ratio")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be more than 0, got {self.temperature}. beam=1 takes the most likely.")
         if not 0 < self.top_p <= 1:

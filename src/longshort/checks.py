@@ -1,0 +1,64 @@
+"""What the fields of settings must hold: each check names the field, what it must be, and what it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+
+def whole(settings: Any, **least: int) -> None:
+    """Fields that are whole numbers, by name with the least that each may be.
+
+    Raises:
+        TypeError, ValueError: one is not.
+    """
+    for name, low in least.items():
+        v = getattr(settings, name)
+        if isinstance(v, bool) or not isinstance(v, int):
+            raise TypeError(f"{name} must be a whole number, got {v!r}.")
+        if v < low:
+            raise ValueError(f"{name} must be at least {low}, got {v}.")
+
+
+def one_of(settings: Any, **kinds: Any) -> None:
+    """Fields that are words, by name with the Literal that lists them.
+
+    Raises:
+        ValueError: one is none of them.
+    """
+    for name, kind in kinds.items():
+        if (v := getattr(settings, name)) not in get_args(kind):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {v!r}.")
+
+
+def rate(settings: Any, *names: str) -> None:
+    """Fields in [0, 1), such as dropout.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name in names:
+        if not 0 <= (v := getattr(settings, name)) < 1:
+            raise ValueError(f"{name} must be in [0, 1), got {v}.")
+
+
+def share(settings: Any, **most: float) -> None:
+    """Fields that are shares, by name with the most that each may be.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, high in most.items():
+        if not 0 <= (v := getattr(settings, name)) <= high:
+            raise ValueError(f"{name} must be a share in [0, {high:g}], got {v}.")
+
+
+def nonnegative(settings: Any, *names: str) -> None:
+    """Fields that are finite and not negative.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name in names:
+        if not 0 <= (v := getattr(settings, name)) < math.inf:
+            raise ValueError(f"{name} must be 0 or more, got {v}.")
