@@ -21,8 +21,9 @@ from torch import nn
 
 from longshort.artefact import ArtefactError, unpack, write
 from longshort.cell import Cell
+from longshort.process import Interrupted
 from longshort.task import Loss
-from longshort.train import Interrupted, Result, Training, resume_path, train
+from longshort.train import Result, Training, resume_path, train
 from toy import Batch, Config, Toy, keep
 
 SHORT = Training(steps=24, evaluate=5, save_steps=1)

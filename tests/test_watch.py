@@ -193,7 +193,7 @@ import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import torch; torch.set_num_threads(1)
 from test_watch import Toy, HOW, probe, replace, train
 from longshort.artefact import write
-from longshort.train import chief
+from longshort.process import chief
 made = train(Toy(norm=False), replace(HOW, accumulate=1), progress=False, log={str(tmp_path)!r} + "/log", watch=probe.Watch(every=4))
 if chief():
     write({str(tmp_path)!r} + "/m.safetensors", made.model.state_dict(), {{}})

@@ -12,7 +12,8 @@ from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Parameter
 
-from longshort.train import Training, chief
+from longshort.process import chief
+from longshort.train import Training
 
 MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
 Flag = Annotated[bool, Parameter(negative="")]

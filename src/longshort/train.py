@@ -10,20 +10,14 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-import random
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, Literal, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -33,6 +27,7 @@ from longshort import checks
 from longshort.artefact import FORMAT, ArtefactError, mismatches, prepare, unpack, versions, write
 from longshort.probe.record import record
 from longshort.probe.watch import Journal, Watch, look
+from longshort.process import Interrupted, Signals, mix, own_randomness, processes, seed_all, sum_over_processes
 from longshort.progress import Display
 from longshort.task import Task, move
 
@@ -138,26 +133,10 @@ class Result:
     history: tuple[dict[str, Any], ...]
 
 
-class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop (Ctrl-C, SIGTERM) and did so after a whole step. The message says how to go on.
-
-    signum: the signal.
-    """
-
-    def __init__(self, message: str, signum: int) -> None:
-        super().__init__(message)
-        self.signum = signum
-
-
 def resume_path(path: Path | str) -> Path:
     """Where the resume state of a model lies: model.resume.safetensors beside model.safetensors."""
     path = Path(path)
     return path.with_name(path.name.removesuffix(".safetensors") + ".resume.safetensors")
-
-
-def chief() -> bool:
-    """Whether this process is the one that speaks and writes: the only one, or the first of those that torchrun launched."""
-    return not _launched() or os.environ["RANK"] == "0"
 
 
 def train(
@@ -203,7 +182,7 @@ def train(
         Interrupted: Ctrl-C or SIGTERM.
     """
     training = training or Training()
-    with _processes(training.device) as (rank, size, device), _own_randomness(device):
+    with processes(training.device) as (rank, size, device), own_randomness(device):
         path, lines = (None if p is None else Path(p) for p in (checkpoint, log))
         if path is not None and rank == 0:
             for leftover in prepare(path).parent.glob(f".{path.name}.*.tmp"):  # of a process killed while it saved
@@ -219,13 +198,13 @@ def train(
         if lines is not None:
             _cut(prepare(lines), run.step)
         shown = Display(run.total, run.step, task.better[0]) if progress else nullcontext()
-        with watch.open(run.model, lines, run.step) as journal, shown as display, _Signals() as signals:
+        with watch.open(run.model, lines, run.step) as journal, shown as display, Signals() as signals:
             _loop(run, path, journal, display, signals, preview)
         return run.result()
 
 
 def _loop(
-    run: _Run[B], path: Path | None, journal: Journal, display: Display | None, signals: _Signals,
+    run: _Run[B], path: Path | None, journal: Journal, display: Display | None, signals: Signals,
     preview: Callable[[nn.Module], object] | None,
 ) -> None:  # fmt: skip
     begun, saved = time.monotonic() - run.seconds, time.monotonic()
@@ -271,7 +250,7 @@ class _Run(Generic[B]):
         self.watch = watch
         self.looked: dict[str, dict[str, float | None]] | None = None  # what the last update's look saw
         self.task, self.training, self.rank, self.size, self.device = task, training, rank, size, device
-        _seed(device, training.seed, 0)
+        seed_all(device, training.seed, 0)
         self.model = task.model().to(device)
         if size > 1:
             for t in (*self.model.parameters(), *self.model.buffers()):
@@ -289,14 +268,14 @@ class _Run(Generic[B]):
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss and elements since the last score
-        self.batches = task.batches("train", _mix(training.seed, 1, 0), 0)
+        self.batches = task.batches("train", mix(training.seed, 1, 0), 0)
         if not len(self.batches):
             raise ValueError("the task has no training batches: batches('train', seed) is empty.")
         self.share = training.accumulate * size
         epochs = training.epochs
         self.total = training.steps
         if epochs is not None:  # as many updates as that many passes like the last one have
-            last = task.batches("train", _mix(training.seed, 1, epochs - 1), epochs - 1)
+            last = task.batches("train", mix(training.seed, 1, epochs - 1), epochs - 1)
             self.total = math.ceil(epochs * len(last) / self.share)
 
     @property
@@ -336,9 +315,9 @@ class _Run(Generic[B]):
         for k in range(self.share):
             while self.position >= len(self.batches):
                 self.epoch, self.position = self.epoch + 1, 0
-                self.batches = self.task.batches("train", _mix(seed, 1, self.epoch), self.epoch)
+                self.batches = self.task.batches("train", mix(seed, 1, self.epoch), self.epoch)
             if k % self.size == self.rank:
-                _seed(self.device, seed, 2, self.epoch, self.position)
+                seed_all(self.device, seed, 2, self.epoch, self.position)
                 batch = move(self.batches[self.position], self.device)
                 looks = k == 0 and self.watch.due(self.step + 1)  # of the first process only
                 with record(self.model) if looks else nullcontext() as seen:
@@ -354,7 +333,7 @@ class _Run(Generic[B]):
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad  # unused here, perhaps not in another process
         grads = {k: p.grad for k, p in self.names.items() if p.grad is not None}
         if self.size > 1:
-            _sum_over_processes(list(grads.values()))
+            sum_over_processes(list(grads.values()))
             dist.all_reduce(sums)
             stop = torch.tensor(signum, device=self.device)
             dist.all_reduce(stop, dist.ReduceOp.MAX)
@@ -396,7 +375,7 @@ class _Run(Generic[B]):
         """The task's metrics for the averaged weights; the first process computes them for all."""
         scores: list[dict[str, float]] = [{}]
         if self.rank == 0:
-            _seed(self.device, self.training.seed, 3, self.step)
+            seed_all(self.device, self.training.seed, 3, self.step)
             with torch.no_grad():
                 scores = [dict(self.task.score(self.average.eval(), "valid"))]
         if self.size > 1:
@@ -495,106 +474,7 @@ class _Run(Generic[B]):
         self.ranked = [(value, step, place) for value, step, place in self.ranked]  # JSON has no tuples
         for count in self.counts.values():
             count.fill_(self.step)
-        self.batches = self.task.batches("train", _mix(self.training.seed, 1, self.epoch), self.epoch)
-
-
-class _Signals:
-    """Turns Ctrl-C and SIGTERM into a wish that the loop grants between two steps; asked twice, it stops at once."""
-
-    def __init__(self) -> None:
-        self.signum, self.immediate = 0, False
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            for s in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(s) not in (signal.SIG_IGN, None):
-                    self.before[s] = signal.signal(s, self.hear)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for s, handler in self.before.items():
-            signal.signal(s, handler)
-
-    def hear(self, signum: int, _: FrameType | None) -> None:
-        if self.immediate:
-            raise Interrupted("", signum)
-        if self.signum:
-            raise KeyboardInterrupt("asked twice: stopped at once, nothing more was saved.")
-        self.signum = signum
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Inside, the first signal raises: what runs here leaves the state as it is."""
-        if self.signum:
-            raise Interrupted("", self.signum)
-        self.immediate = True
-        try:
-            yield
-        finally:
-            self.immediate = False
-
-
-def _launched() -> bool:
-    return dist.is_available() and dist.is_torchelastic_launched()
-
-
-@contextmanager
-def _processes(name: str) -> Iterator[tuple[int, int, torch.device]]:
-    """Rank, number of processes, device; joins the others if torchrun has launched this process."""
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch {torch.__version__} finds no CUDA GPU here.")
-    launched, mine = _launched(), False
-    if launched:
-        if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(device)
-        if mine := not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield (dist.get_rank(), dist.get_world_size(), device) if launched else (0, 1, device)
-    finally:
-        if mine:
-            dist.destroy_process_group()
-
-
-@contextmanager
-def _own_randomness(device: torch.device) -> Iterator[None]:
-    """Leave the caller's global generators as they were."""
-    before = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(
-        [] if device.type == "cpu" else [device], device_type="cuda" if device.type == "cpu" else device.type
-    ):
-        try:
-            yield
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
-
-
-def _sum_over_processes(tensors: list[Tensor]) -> None:
-    flat = torch.cat([t.flatten() for t in tensors])
-    dist.all_reduce(flat)
-    for t, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-        t.copy_(part.view_as(t))
-
-
-def _mix(*numbers: int) -> int:
-    """A 32-bit seed that is a pure function of whole numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _seed(device: torch.device, *numbers: int) -> None:
-    seed = _mix(*numbers)
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":  # torch.manual_seed would do both, and on a CPU format a stack trace each time
-        torch.cuda.manual_seed_all(seed)
+        self.batches = self.task.batches("train", mix(self.training.seed, 1, self.epoch), self.epoch)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
