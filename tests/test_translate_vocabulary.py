@@ -17,6 +17,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longshort.apps.translate.config import WITH_BYTES, Config
 from longshort.apps.translate.vocabulary import BOS, EOS, PAD, SPECIAL, START, UNK, Vocabulary, normal
 from translate_grammar import grammar
 
@@ -275,6 +276,13 @@ def test_a_vocabulary_needs_room_and_text():
     for make in (lambda: Vocabulary.fit(["a"], "words"), lambda: Vocabulary("words", b"")):
         with pytest.raises(ValueError, match="must be one of bpe, unigram, char, got 'words'"):
             make()
+
+
+@pytest.mark.parametrize(("fallback", "least"), [(False, 6), (True, WITH_BYTES)])
+def test_settings_ask_for_as_many_pieces_as_a_vocabulary_needs(fallback, least):
+    Vocabulary.fit(["a"], size=Config(pieces=least, fallback=fallback).pieces, byte_fallback=fallback)
+    with pytest.raises(ValueError, match=f"pieces must be at least {least}.* got {least - 1}"):
+        Config(pieces=least - 1, fallback=fallback)
 
 
 def test_case_stays_and_digits_are_single():

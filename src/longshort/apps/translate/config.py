@@ -11,6 +11,7 @@ Kind = Literal["bpe", "unigram", "char"]
 Attend = Literal["additive", "dot", "general"]
 Tied = Literal["all", "output", "none"]
 Metric = Literal["BLEU", "chrF"]
+WITH_BYTES = 262  # the fewest tokens of a vocabulary with all bytes: these, four special ones, a word's start, one character
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Config:
     metric: Metric = "BLEU"
 
     def __post_init__(self) -> None:
-        checks.whole(self, pieces=5, embed=1, hidden=1, decode=1, encoder_layers=1, decoder_layers=1, heads=1, tokens=2,
+        checks.whole(self, pieces=6, embed=1, hidden=1, decode=1, encoder_layers=1, decoder_layers=1, heads=1, tokens=2,
                      longest=1, shortlist=0)  # fmt: skip
         checks.one_of(self, units=Kind, attention=Attend, tied=Tied, metric=Metric)
         checks.rate(self, "sampling", "unknown", "dropout_embed", "dropout_word", "dropout", "dropout_output", "weight_drop",
@@ -102,5 +103,7 @@ class Config:
             raise ValueError("coverage counts the attention step by step: it needs attention='additive' and feed=True.")
         if self.tied == "all" and not self.shared:
             raise ValueError("tied='all' makes one matrix of source and target embeddings: it needs shared=True.")
+        if self.fallback and self.pieces < WITH_BYTES:
+            raise ValueError(f"pieces must be at least {WITH_BYTES} with fallback, which takes 256 of them, got {self.pieces}.")
         if self.tokens <= self.longest:
             raise ValueError(f"tokens = {self.tokens} per batch must hold the longest sentence, {self.longest}, and its end.")
