@@ -163,6 +163,10 @@ def test_unknown_words_are_copied(learned):
     for alternative in learned.explain(text, alternatives=5)[0].alternatives:
         assert "⁇" not in alternative.text
     assert any("⁇" in a.text or name not in a.text for a in learned.explain(text, alternatives=5, copy=False)[0].alternatives)
+    for copy in (True, False):
+        made = learned.explain(text, copy=copy)[0]
+        assert "".join(w for w, _ in made.source_words) == made.source.replace(" ", "")  # words are what stands in the text
+        assert "".join(w for w, _ in made.words) == made.text.replace(" ", "")
 
 
 def test_alternatives_are_different_and_ranked(learned):

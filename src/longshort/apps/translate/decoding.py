@@ -15,7 +15,7 @@ from longshort.apps.translate.constraints import Constraints
 from longshort.apps.translate.decode import Hypothesis, Search, search
 from longshort.apps.translate.model import Network
 from longshort.apps.translate.text import Glossary, Keep, Required, copies, required
-from longshort.apps.translate.translation import Alternative, Translation, words
+from longshort.apps.translate.translation import Alternative, Translation, filled, words
 from longshort.apps.translate.vocabulary import EOS, UNK, Vocabulary, normal
 
 TOGETHER = 64  # sentences that are searched side by side
@@ -134,18 +134,17 @@ class Reader:
     ) -> Translation:
         best, spans = found[0], self.source.spans(sentence, tokens)
 
-        def text(h: Hypothesis) -> str:
-            if not how.copy or UNK not in h.tokens:
-                return self.target.decode(h.tokens)
-            return self.target.decode(
-                h.tokens, copies(h.tokens, h.attention, sentence, tokens, spans, UNK, must, self.target.spans)
-            )
+        def copied(h: Hypothesis) -> list[str]:
+            if not how.copy:
+                return ["⁇"] * h.tokens.count(UNK)
+            return copies(h.tokens, h.attention, sentence, tokens, spans, UNK, must, self.target.spans)
 
         sure = judge(best, tokens, self.source.pieces, self.target.pieces, self.calibration)
         known, made = ([*(v.pieces[k] for k in of), "</s>"] for v, of in ((self.source, tokens), (self.target, best.tokens)))
-        read = words(known, self.source.words(tokens))
-        written = words(made, self.target.words(best.tokens))
-        several = [Alternative(text(h), h.logp, h.score, len(h.tokens) + 1) for h in found]
+        hidden = [sentence[slice(*span)] for k, span in zip(tokens, spans, strict=True) if k == UNK]
+        read = words(filled(known, tokens, hidden), self.source.words(tokens))
+        written = words(filled(made, best.tokens, copied(best)), self.target.words(best.tokens))
+        several = [Alternative(self.target.decode(h.tokens, copied(h)), h.logp, h.score, len(h.tokens) + 1) for h in found]
         if not how.search.sample:  # a search may find the same text in different pieces
             several = [a for k, a in enumerate(several) if a.text not in {b.text for b in several[:k]}]
         alternatives = tuple(several[: how.search.alternatives])
