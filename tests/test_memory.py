@@ -466,6 +466,16 @@ def test_a_real_run_that_is_cut_goes_on(how, tmp_path):
     assert {"cpu", "cores"} <= set(result["machine"])
 
 
+@pytest.mark.parametrize("times", [1.0, 3.0])
+def test_chrono_spans_the_steps_of_the_task_times_the_recipe(times):
+    torch.manual_seed(0)
+    net = Net(ALL["copy-500"], VARIANTS["chrono"], replace(RECIPES["copy-500"], hidden=512, chrono=times))
+    longest = (
+        net.layer.bias_ih_l0.chunk(4)[1].exp().max() + 1
+    )  # f of bias log(t - 1) forgets over t steps: Tallec & Ollivier 2018
+    assert 0.95 * times * 500 < longest <= times * 500
+
+
 def test_another_recipe_is_another_trial(tmp_path, monkeypatch):
     trial, done = ("two-sequence", "chrono", 0), []
     how = {"processes": 1, "seconds": 60.0, "mnist": None, "done": lambda r, new: done.append(new)}

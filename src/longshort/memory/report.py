@@ -70,7 +70,19 @@ def hours(result: dict[str, Any]) -> str:
     return f"{spent:.1f} hours"
 
 
-RECIPE_HEAD = ["", "T", "H", "symbols enter as", "batch", "learning rate", "clip", "average of weights", "at most", "RNN at most"]
+RECIPE_HEAD = [
+    "",
+    "T",
+    "H",
+    "symbols enter as",
+    "batch",
+    "learning rate",
+    "clip",
+    "average of weights",
+    "T of chrono",
+    "at most",
+    "RNN at most",
+]
 
 
 def recipe_rows(result: dict[str, Any]) -> list[list[str]]:
@@ -78,18 +90,13 @@ def recipe_rows(result: dict[str, Any]) -> list[list[str]]:
     made = []
     for task in result["tasks"]:
         r = task["recipe"]
-        enter = (
-            f"{r['embed']} learned"
-            if r["embed"]
-            else "one-hot" + ", to the answer as well" * r["direct"]
-            if task["symbolic"]
-            else ""
-        )
+        enter = "one-hot" + ", to the answer as well" * r["direct"] if task["symbolic"] else ""
         numbers = (
             str(r["batch"]),
             f"{r['lr']:g}",
             f"{r['clip']:g}",
             f"{r['average']:g}",
+            str(round(r["chrono"] * task["steps"])),
             f"{r['most']:,}",
             f"{task['rnn most']:,}",
         )

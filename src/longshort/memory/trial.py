@@ -51,7 +51,7 @@ class Variant:
     Args:
         name: what to call it.
         cell: of the LSTM; None is torch.nn.RNN, tanh.
-        init: of the LSTM; T in it is replaced by the task's steps.
+        init: of the LSTM; T in it is replaced by the task's steps, times the recipe's `chrono`.
     """
 
     name: str
@@ -71,8 +71,8 @@ class Recipe:
         average: decay of the running average of the weights, by which the exam is taken; 0 takes them as they are.
         most: training sequences after which a trial has failed.
         every: updates between two exams.
-        embed: learned features by which a symbol enters; 0 is one-hot.
         direct: whether the answer at every step also sees the symbol itself, as in the paper.
+        chrono: what T of a variant's init is, in the task's steps: more than 1 where hardly anything may be lost on the way.
     """
 
     hidden: int
@@ -82,8 +82,8 @@ class Recipe:
     clip: float = 1.0
     average: float = 0.0
     every: int = 50
-    embed: int = 0
     direct: bool = False
+    chrono: float = 1.0
 
 
 class Net(nn.Module):
@@ -94,12 +94,12 @@ class Net(nn.Module):
         H, cell = recipe.hidden, variant.cell
         self.each, self.symbols = task.answer == "symbols", task.inputs if task.symbolic else 0
         rows = (len(cell.gates) if cell else 1) * H
-        lookup = not recipe.embed and self.symbols > rows
-        I = recipe.embed or (rows if lookup else task.inputs)
-        init = variant.init.replace("T", str(task.steps))
+        lookup = self.symbols > rows
+        I = rows if lookup else task.inputs
+        init = variant.init.replace("T", str(round(recipe.chrono * task.steps)))
         self.layer: nn.Module = nn.RNN(I, H) if cell is None else LSTM(I, H, cell=cell, init=init)
-        self.embed = nn.Embedding(task.inputs, I) if recipe.embed or lookup else None
-        if self.embed is not None and lookup:  # a one-hot vector picks a column of W_ih: the same net, without the zeros
+        self.embed = nn.Embedding(task.inputs, I) if lookup else None
+        if self.embed is not None:  # a one-hot vector picks a column of W_ih: the same net, without the zeros
             nn.init.uniform_(self.embed.weight, -(H**-0.5), H**-0.5)
             nn.init.eye_(self.layer.get_parameter("weight_ih_l0")).requires_grad_(False)
         self.head = nn.Linear(H, task.outputs)
