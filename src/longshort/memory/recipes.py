@@ -19,8 +19,8 @@ LONG, LONG_VARIANTS = 500, ("rnn", "default", "chrono")  # steps from which only
 
 RECIPES = {
     "reber": Recipe(hidden=16, batch=4, lr=1e-2, most=8_000),
-    "lag-100": Recipe(hidden=8, batch=1, lr=3e-3, most=5_000, direct=True),
-    "lag-1000": Recipe(hidden=8, batch=8, lr=2e-2, most=24_000, every=25),
+    "lag-100": Recipe(hidden=8, batch=1, lr=1e-2, most=5_000, direct=True, chrono=10),
+    "lag-1000": Recipe(hidden=16, batch=8, lr=1e-2, most=24_000, every=25),
     "two-sequence": Recipe(hidden=16, batch=8, lr=1e-2, most=40_000, average=0.98),
     "two-sequence-target": Recipe(hidden=16, batch=16, lr=5e-3, most=80_000, average=0.998),
     "adding-100": Recipe(hidden=16, batch=8, lr=1e-2, most=70_000, average=0.995),
@@ -30,10 +30,10 @@ RECIPES = {
     "order-2": Recipe(hidden=16, batch=8, lr=1e-2, most=31_000),
     "order-3": Recipe(hidden=32, batch=8, lr=5e-3, most=60_000),
     "continual-reber": Recipe(hidden=16, batch=2, lr=1e-2, most=14_000, average=0.98, every=200),
-    "copy-500": Recipe(hidden=128, batch=8, lr=5e-3, most=260_000, average=0.998, every=250, chrono=3),
-    "copy-2000": Recipe(hidden=128, batch=8, lr=5e-3, most=8_000, average=0.998, every=250, chrono=3),
-    "digits": Recipe(hidden=64, batch=32, lr=3e-3, most=60_000, average=0.99),
-    "digits-permuted": Recipe(hidden=64, batch=32, lr=3e-3, most=60_000, average=0.99),
+    "copy-500": Recipe(hidden=128, batch=8, lr=5e-3, most=220_000, clip=0.02, average=0.998, every=250, chrono=3, decay=True),
+    "copy-2000": Recipe(hidden=128, batch=8, lr=5e-3, most=8_000, clip=0.02, average=0.998, every=250, chrono=3),
+    "digits": Recipe(hidden=64, batch=32, lr=6e-3, most=120_000, clip=0.2, average=0.99),
+    "digits-permuted": Recipe(hidden=64, batch=32, lr=6e-3, most=120_000, clip=0.2, average=0.99),
     "mnist": Recipe(hidden=128, batch=64, lr=1e-3, most=600_000, average=0.999, every=500),
     "mnist-permuted": Recipe(hidden=128, batch=64, lr=1e-3, most=600_000, average=0.999, every=500),
 }
