@@ -31,12 +31,12 @@ RECIPES = {
     "order-3": Recipe(hidden=32, batch=8, lr=5e-3, most=60_000),
     "continual-reber": Recipe(hidden=16, batch=2, lr=1e-2, most=14_000, average=0.98, every=200),
     "copy-500": Recipe(hidden=128, batch=8, lr=5e-3, most=220_000, clip=0.02, average=0.998, every=250, chrono=3, decay=True),
-    "copy-2000": Recipe(hidden=128, batch=8, lr=5e-3, most=8_000, clip=0.02, average=0.998, every=250, chrono=3),
+    "copy-2000": Recipe(hidden=128, batch=8, lr=5e-3, most=4_000, clip=0.02, average=0.998, every=250, chrono=3),
     "digits": Recipe(hidden=64, batch=32, lr=6e-3, most=120_000, clip=0.2, average=0.99),
     "digits-permuted": Recipe(hidden=64, batch=32, lr=6e-3, most=120_000, clip=0.2, average=0.99),
     "mnist": Recipe(hidden=128, batch=64, lr=1e-3, most=600_000, average=0.999, every=500),
     "mnist-permuted": Recipe(hidden=128, batch=64, lr=1e-3, most=600_000, average=0.999, every=500),
 }
-RNN_MOST = dict.fromkeys(("lag-1000", "adding-500", "adding-1000", "copy-500"), 20_000) | {"copy-2000": 4_000}
+RNN_MOST = dict.fromkeys(("lag-1000", "adding-500", "adding-1000", "copy-500"), 8_000) | {"copy-2000": 2_000}
 QUICK = ("reber", "lag-100", "two-sequence", "order-2")
 QUICK_VARIANTS = ("rnn", "default", "chrono")
