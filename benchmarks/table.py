@@ -14,6 +14,7 @@ from benchmarks.machine import ROOT
 from benchmarks.published import AIM, AN4, COVERAGE_ERROR, LEVEL, M4_OTHERS, M4S, MULTI30K, MUST, OWA, TOURISM
 from benchmarks.stats import mean_sd
 from longshort.memory import report
+from longshort.memory.catalogue import tasks
 
 app = App(name="benchmarks.table", help=__doc__)
 
@@ -327,11 +328,14 @@ def translate_markdown(folder: Path) -> str:
 
 
 def memory_markdown(folder: Path) -> str:
-    """For the README: the newest full run."""
-    result = latest(folder, "memory")
+    """For the README: the newest full run, or the newest partial one."""
+    result = latest(folder, "memory", partial=True)
     if not result:
         return "Not measured yet: `make bench-memory`."
     took = f"{result['seeds']} seeds, {result['processes']} processes of one thread, {report.hours(result)}"
+    if result["partial"]:
+        titles = [t["title"] for t in result["tasks"]]
+        took += f"; a partial run, without {'; '.join(t.title for t in tasks().values() if t.title not in titles) or 'some nets'}"
     return "\n".join([f"{where(result)}; {took}.", "", *_grid(report.head(result), report.rows(result)), "",
                       "<details><summary>How each task was learned: Adam, all nets alike</summary>", "",
                       *_grid(report.RECIPE_HEAD, report.recipe_rows(result)), "", "</details>"])  # fmt: skip

@@ -507,6 +507,9 @@ def test_the_table_holds_what_the_trials_came_to(tmp_path):
     grids = [[line.count("|") for line in block.splitlines() if line.startswith("|")] for block in text.split("\n\n")]
     assert all(len(set(g)) <= 1 for g in grids)
     assert len(report.RECIPE_HEAD) == len(report.recipe_rows(made)[0])
+    (tmp_path / "memory-a.json").write_text(json.dumps(made | {"partial": True}))
+    without = re.search("a partial run, without (.*)\\.", tables.memory_markdown(tmp_path)).group(1).split("; ")
+    assert sorted([*without, "embedded Reber"]) == sorted(t.title for t in ALL.values())
 
 
 def test_the_figure_shows_what_flows(tmp_path):
