@@ -392,6 +392,20 @@ def test_a_trial_that_fails_ends():
     assert not done["solved"]
 
 
+@pytest.mark.parametrize("decay", [False, True])
+def test_the_rate_stays_or_falls_to_zero(decay, monkeypatch):
+    rates, step = [], torch.optim.Adam.step
+
+    def noted(adam, *args):
+        rates.append([g["lr"] for g in adam.param_groups])
+        return step(adam, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noted)
+    run(ALL["lag-100"], VARIANTS["1997"], Recipe(hidden=4, batch=2, lr=1e-2, most=20, direct=True, decay=decay), 0)
+    share = 1 - np.arange(10) / 10 if decay else np.ones(10)
+    np.testing.assert_allclose(rates, np.outer(share, [1e-2, 0.3]))
+
+
 # the suite
 
 

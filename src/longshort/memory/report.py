@@ -93,7 +93,7 @@ def recipe_rows(result: dict[str, Any]) -> list[list[str]]:
         enter = "one-hot" + ", to the answer as well" * r["direct"] if task["symbolic"] else ""
         numbers = (
             str(r["batch"]),
-            f"{r['lr']:g}",
+            f"{r['lr']:g}" + ", falling to 0" * r["decay"],
             f"{r['clip']:g}",
             f"{r['average']:g}",
             str(round(r["chrono"] * task["steps"])),

@@ -73,6 +73,7 @@ class Recipe:
         every: updates between two exams.
         direct: whether the answer at every step also sees the symbol itself, as in the paper.
         chrono: what T of a variant's init is, in the task's steps: more than 1 where hardly anything may be lost on the way.
+        decay: whether the learning rate falls to zero, in a straight line, over the `most` sequences.
     """
 
     hidden: int
@@ -84,6 +85,7 @@ class Recipe:
     every: int = 50
     direct: bool = False
     chrono: float = 1.0
+    decay: bool = False
 
 
 class Net(nn.Module):
@@ -190,12 +192,14 @@ def run(
     averages: list[Tensor] = [p for p in judged.parameters() if p.requires_grad]
     straight = [] if net.direct is None else [net.direct.weight]
     slow = [w for w in weights if not any(w is d for d in straight)]
-    groups: list[dict[str, Any]] = [{"params": slow}, {"params": straight, "lr": DIRECT * recipe.lr}]
-    adam = torch.optim.Adam(groups, recipe.lr, BETAS, fused=True)
+    rates = recipe.lr, DIRECT * recipe.lr
+    adam = torch.optim.Adam([{"params": slow}, {"params": straight}], recipe.lr, BETAS, fused=True)
     sequences, updates, mean, exam = 0, 0, 0.0, Exam(False, 0, 0, None)
     while not exam.passed and sequences < recipe.most and time.process_time() - begun < seconds:
         batch = task.draw(learn, recipe.batch, "train")
         value = loss(task, net(torch.from_numpy(batch.x), torch.from_numpy(batch.lengths))[0], batch)
+        for group, rate in zip(adam.param_groups, rates, strict=True):
+            group["lr"] = rate * (1 - sequences / recipe.most if recipe.decay else 1)
         adam.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(weights, recipe.clip)
