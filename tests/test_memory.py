@@ -390,6 +390,8 @@ def test_a_trial_that_fails_ends():
     done = run(task, VARIANTS["default"], Recipe(hidden=4, batch=8, lr=1e-2, most=10**9), 0, seconds=0.3)
     assert time.perf_counter() - begun < 5
     assert not done["solved"]
+    done = run(task, VARIANTS["default"], Recipe(hidden=4, batch=8, lr=1e30, most=10**9), 0)
+    assert (done["solved"], done["loss"]) == (False, None)
 
 
 @pytest.mark.parametrize("decay", [False, True])

@@ -180,7 +180,8 @@ def run(
         say: called with (sequences, loss) at each exam.
 
     Returns:
-        solved, sequences read in training, the latest exam, mean loss of the latest updates, seconds of processor time.
+        solved, sequences read in training, the latest exam, seconds of processor time, and the mean loss of the latest
+        updates; None if that is no longer finite, which ends a trial.
     """
     seeds = np.random.SeedSequence(seed).spawn(3)
     torch.manual_seed(int(seeds[0].generate_state(1)[0]))
@@ -195,7 +196,7 @@ def run(
     rates = recipe.lr, DIRECT * recipe.lr
     adam = torch.optim.Adam([{"params": slow}, {"params": straight}], recipe.lr, BETAS, fused=True)
     sequences, updates, mean, exam = 0, 0, 0.0, Exam(False, 0, 0, None)
-    while not exam.passed and sequences < recipe.most and time.process_time() - begun < seconds:
+    while not exam.passed and sequences < recipe.most and math.isfinite(mean) and time.process_time() - begun < seconds:
         batch = task.draw(learn, recipe.batch, "train")
         value = loss(task, net(torch.from_numpy(batch.x), torch.from_numpy(batch.lengths))[0], batch)
         for group, rate in zip(adam.param_groups, rates, strict=True):
@@ -214,4 +215,5 @@ def run(
             if say:
                 say(sequences, mean, exam)
     took = round(time.process_time() - begun, 2)
-    return {"solved": exam.passed, "sequences": sequences, "exam": exam._asdict(), "loss": mean, "seconds": took}
+    return {"solved": exam.passed, "sequences": sequences, "exam": exam._asdict(), "seconds": took,
+            "loss": mean if math.isfinite(mean) else None}  # fmt: skip
