@@ -63,7 +63,8 @@ def tasks(mnist: Path | None = None) -> dict[str, Task]:
           for name, letter, places, n in (("2", "a", two, 31_390), ("3", "b", three, 571_100))),
         Task("continual-reber", "continual embedded Reber", GSC, STREAM, 7, 7, "symbols", partial(continual, 10**6), 10,
              foremost, paper="62 of 100", sequences=14_087, stream=10**6),
-        *(Task(f"copy-{T}", f"copy memory, T = {T}", ASB, T, 10, 9, "symbols", partial(copy, T), 100, best) for T in (500, 2000)),
+        *(Task(f"copy-{T}", f"copy memory, T = {T}", ASB, T, 10, 9, "symbols", partial(copy, T), 100, best, wrong=10)
+          for T in (500, 2000)),
         *(Task(name, title, LJH, 64, 1, 10, "class", partial(digits, permuted, None), 360, best, wrong=wrong, symbolic=False)
           for name, title, permuted, wrong in (("digits", "digits 8 x 8", False, 18),
                                                ("digits-permuted", "digits 8 x 8, permuted", True, 36))),

@@ -306,8 +306,8 @@ BLANK, RECALL = 8, 9
 def copy(T: int, rng: Generator, n: int, split: Split) -> Batch:
     """Copy memory (ASB 5.1): ten of eight symbols, T - 1 blanks, a sign, ten blanks during which the ten are to be written.
 
-    The answer to all steps before is a blank. The paper shows curves and has no criterion; solved is here: every symbol of
-    100 fresh sequences right.
+    The answer to all steps before is a blank. The paper shows curves and has no criterion; solved is here: of 100 fresh
+    sequences at least 90 right in every symbol and every blank, which takes some 99 % of the symbols.
     """
     s = np.full((T + 20, n), BLANK)
     s[:10] = rng.integers(8, size=(10, n))
