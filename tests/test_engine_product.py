@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn.functional import linear as torchs
 
-from longshort.engine import cpu, linear
+from longshort.engine import cpu, fast_bf16, linear
 from longshort.engine.product import _kept
 
 SIZES = [(1, 1), (17, 3), (64, 63), (100, 512), (330, 100), (512, 1100)]  # N, K
@@ -200,3 +200,8 @@ def test_each_instruction_set_keeps_the_promise(name):
     env = os.environ | {"LONGSHORT_CPU": name}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_fast_bf16_is_what_the_processor_says() -> None:
+    has = torch.cpu.get_capabilities()
+    assert fast_bf16(torch.device("cpu")) == bool(has.get("avx512_bf16"))

@@ -25,6 +25,7 @@ from torch.optim.adamw import adamw
 
 from longshort import checks
 from longshort.artefact import FORMAT, ArtefactError, mismatches, prepare, unpack, versions, write
+from longshort.engine import fast_bf16
 from longshort.probe.record import record
 from longshort.probe.watch import Journal, Watch, look
 from longshort.process import Interrupted, Signals, mix, own_randomness, processes, seed_all, sum_over_processes
@@ -59,7 +60,8 @@ class Training:
             step t is at most (1 + t) / (10 + t). Polyak & Juditsky 1992.
         best: how many of the best scored weights are averaged into the result, if their mean scores better than the best alone.
             Vaswani et al. 2017, section 6.1.
-        bf16: compute the loss in bfloat16 where that is safe (autocast); the weights stay as they are.
+        bf16: compute the loss in bfloat16 where that is safe (autocast) and the device has instructions for it, elsewhere in
+            float32; the weights stay as they are.
         seed: where all randomness starts.
         device: cpu, cuda, cuda:1 ...; auto is a GPU if there is one.
         save_steps: updates between two savings of the resume state; 0 saves by the clock only.
@@ -250,6 +252,7 @@ class _Run(Generic[B]):
         self.watch = watch
         self.looked: dict[str, dict[str, float | None]] | None = None  # what the last update's look saw
         self.task, self.training, self.rank, self.size, self.device = task, training, rank, size, device
+        self.bf16 = training.bf16 and fast_bf16(device)
         seed_all(device, training.seed, 0)
         self.model = task.model().to(device)
         if size > 1:
@@ -321,7 +324,7 @@ class _Run(Generic[B]):
                 batch = move(self.batches[self.position], self.device)
                 looks = k == 0 and self.watch.due(self.step + 1)  # of the first process only
                 with record(self.model) if looks else nullcontext() as seen:
-                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.bf16):
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                         loss = self.task.loss(self.model, batch)
                     loss.total.backward()
                 if seen is not None:

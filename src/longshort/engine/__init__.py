@@ -18,9 +18,9 @@ from torch import Tensor
 from longshort.cell import Cell, Masks, Params, State
 from longshort.engine import recompute
 from longshort.engine.contract import Call, Flow, Tape
-from longshort.engine.product import linear
+from longshort.engine.product import fast_bf16, linear
 
-__all__ = ["ENGINES", "Call", "Cell", "Flow", "Masks", "State", "Tape", "choose", "explain", "linear", "run"]
+__all__ = ["ENGINES", "Call", "Cell", "Flow", "Masks", "State", "Tape", "choose", "explain", "fast_bf16", "linear", "run"]
 
 ENGINES = ("cpu", "vendor", "reference")  # the order in which `auto` asks
 
