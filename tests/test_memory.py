@@ -336,8 +336,9 @@ def test_the_mean_error_counts_where_a_paper_asks_for_it():
 # nets and trials
 
 
-def test_a_symbol_looked_up_is_a_symbol_one_hot():
-    task, recipe = ALL["lag-100"], Recipe(5, 2, 1e-2, 10)
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_symbol_looked_up_is_a_symbol_one_hot(scale):
+    task, recipe = ALL["lag-100"], Recipe(5, 2, 1e-2, 10, scale=scale)
     batch = task.draw(rng(), 3, "train")
     x, n = torch.from_numpy(batch.x), torch.from_numpy(batch.lengths)
     for name in ("rnn", "1997", "default", "coupled", "peephole"):
@@ -353,6 +354,16 @@ def test_a_symbol_looked_up_is_a_symbol_one_hot():
         loss(task, plain(x, n)[0], batch).backward()
         torch.testing.assert_close(net.embed.weight.grad, plain.layer.weight_ih_l0.grad.T, atol=1e-6, rtol=1e-4)
         assert net.layer.weight_ih_l0.grad is None
+
+
+def test_the_scale_is_that_of_the_inputs():
+    """3 times one-hot is one-hot to weights three times as large."""
+    task = ALL["reber"]
+    batch = task.draw(rng(), 3, "train")
+    x, n = torch.from_numpy(batch.x), torch.from_numpy(batch.lengths)
+    high, low = (Net(task, VARIANTS["chrono"], Recipe(5, 2, 1e-2, 10, scale=s)) for s in (3.0, 1.0))
+    low.load_state_dict(high.state_dict() | {"layer.weight_ih_l0": 3 * high.layer.weight_ih_l0.detach()})
+    torch.testing.assert_close(high(x, n)[0], low(x, n)[0], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -30,7 +30,9 @@ RECIPES = {
     "order-2": Recipe(hidden=16, batch=8, lr=1e-2, most=31_000),
     "order-3": Recipe(hidden=32, batch=8, lr=5e-3, most=60_000),
     "continual-reber": Recipe(hidden=16, batch=2, lr=1e-2, most=14_000, average=0.98, every=200),
-    "copy-500": Recipe(hidden=128, batch=8, lr=5e-3, most=240_000, clip=0.02, average=0.998, every=250, chrono=10, decay=True),
+    "copy-500": Recipe(
+        hidden=128, batch=8, lr=5e-3, most=240_000, clip=0.02, average=0.998, every=250, chrono=10, decay=True, scale=3.16
+    ),
     "copy-2000": Recipe(hidden=128, batch=8, lr=5e-3, most=4_000, clip=0.02, average=0.998, every=250, chrono=10),
     "digits": Recipe(hidden=64, batch=32, lr=6e-3, most=120_000, clip=0.2, average=0.99),
     "digits-permuted": Recipe(hidden=64, batch=32, lr=6e-3, most=120_000, clip=0.2, average=0.99),

@@ -90,7 +90,7 @@ def recipe_rows(result: dict[str, Any]) -> list[list[str]]:
     made = []
     for task in result["tasks"]:
         r = task["recipe"]
-        enter = "one-hot" + ", to the answer as well" * r["direct"] if task["symbolic"] else ""
+        enter = f"{r['scale']:g} times " * (r["scale"] != 1) + "one-hot" + ", to the answer as well" * r["direct"]
         numbers = (
             str(r["batch"]),
             f"{r['lr']:g}" + ", falling to 0" * r["decay"],
@@ -100,7 +100,7 @@ def recipe_rows(result: dict[str, Any]) -> list[list[str]]:
             f"{r['most']:,}",
             f"{task['rnn most']:,}",
         )
-        made.append([task["title"], str(task["steps"]), str(r["hidden"]), enter, *numbers])
+        made.append([task["title"], str(task["steps"]), str(r["hidden"]), enter * task["symbolic"], *numbers])
     return made
 
 

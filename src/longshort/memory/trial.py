@@ -74,6 +74,7 @@ class Recipe:
         direct: whether the answer at every step also sees the symbol itself, as in the paper.
         chrono: what T of a variant's init is, in the task's steps: more than 1 where hardly anything may be lost on the way.
         decay: whether the learning rate falls to zero, in a straight line, over the `most` sequences.
+        scale: what stands for the one in one-hot symbols: their number's square root makes the mean square of an input 1.
     """
 
     hidden: int
@@ -86,6 +87,7 @@ class Recipe:
     direct: bool = False
     chrono: float = 1.0
     decay: bool = False
+    scale: float = 1.0
 
 
 class Net(nn.Module):
@@ -94,7 +96,7 @@ class Net(nn.Module):
     def __init__(self, task: Task, variant: Variant, recipe: Recipe) -> None:
         super().__init__()
         H, cell = recipe.hidden, variant.cell
-        self.each, self.symbols = task.answer == "symbols", task.inputs if task.symbolic else 0
+        self.each, self.symbols, self.scale = task.answer == "symbols", task.inputs if task.symbolic else 0, recipe.scale
         rows = (len(cell.gates) if cell else 1) * H
         lookup = self.symbols > rows
         I = rows if lookup else task.inputs
@@ -113,9 +115,9 @@ class Net(nn.Module):
         """Logits or values, [T, B, K] or [B, K], and the state."""
         more = 0 if self.direct is None else self.direct(x)
         if self.embed is not None:
-            x = self.embed(x)
+            x = self.scale * self.embed(x)
         elif self.symbols:
-            x = F.one_hot(x, self.symbols).float()
+            x = self.scale * F.one_hot(x, self.symbols)
         if isinstance(self.layer, LSTM):
             y, state = self.layer(x, state, lengths=None if int(lengths.min()) == len(x) else lengths)
             return self.head(y if self.each else state[0][0]) + more, state
