@@ -1,4 +1,4 @@
-"""What the fields of settings must hold: each check names the field, what it must be, and what it is."""
+"""What settings must hold: each check names the field, what it must be, and what it is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ def whole(settings: Any, **least: int) -> None:
             raise TypeError(f"{name} must be a whole number, got {v!r}.")
         if v < low:
             raise ValueError(f"{name} must be at least {low}, got {v}.")
+
+
+def count(name: str, v: Any) -> None:
+    """An argument that says how many.
+
+    Raises:
+        ValueError: it is not a whole number of at least 1.
+    """
+    if isinstance(v, bool) or not isinstance(v, int) or v < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {v!r}.")
 
 
 def one_of(settings: Any, **kinds: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longshort import artefact
+from longshort import artefact, checks
 from longshort.apps.forecast import conformal
 from longshort.apps.forecast.backtest import Backtest
 from longshort.apps.forecast.config import LEAST_SERIES
@@ -251,7 +251,7 @@ class Forecaster:
             RuntimeError: nothing is fitted, there is no data, or nothing was held out (see `Recipe.paths`).
             ValueError: the data is wrong, or n is less than 1.
         """
-        _whole("n", n)
+        checks.count("n", n)
         panel = self._panel(df, future, static, ahead=True)
         return self._recipe.sample(self._fitted, panel, n, seed)
 
@@ -269,9 +269,9 @@ class Forecaster:
 
         Raises: as `predict` and `paths`.
         """
-        _whole("size", size)
+        checks.count("size", size)
         if paths is not None:
-            _whole("paths", paths)
+            checks.count("paths", paths)
         model, recipe, panel = self._fitted, self._recipe, self._panel(df, future, static, ahead=True)
         for k in range(0, len(panel), size):
             some = np.arange(k, min(k + size, len(panel)))
@@ -532,8 +532,8 @@ def _blank(config: _Config, cell: Cell, extra: Mapping[str, Any]) -> tuple[Recip
 
 def _origins(panel: Panel, horizon: int, n_windows: int, step_size: int) -> tuple[Any, Any]:
     """Series and origin of each window, series by series, oldest window first, int64, [S * n_windows] each."""
-    _whole("n_windows", n_windows)
-    _whole("step_size", step_size)
+    checks.count("n_windows", n_windows)
+    checks.count("step_size", step_size)
     first = panel.lengths - horizon - (n_windows - 1) * step_size
     need = horizon + (n_windows - 1) * step_size + LEAST_SERIES
     if len(bad := np.flatnonzero(first < LEAST_SERIES)):
@@ -544,8 +544,3 @@ def _origins(panel: Panel, horizon: int, n_windows: int, step_size: int) -> tupl
         )
     series = np.repeat(np.arange(len(panel)), n_windows)
     return series, first[series] + np.tile(np.arange(n_windows) * step_size, len(panel))
-
-
-def _whole(name: str, v: Any) -> None:
-    if isinstance(v, bool) or not isinstance(v, int) or v < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {v!r}.")

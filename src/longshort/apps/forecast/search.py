@@ -13,6 +13,7 @@ from typing import Any, cast
 import narwhals as nw
 from torch import nn
 
+from longshort import checks
 from longshort.apps.forecast.config import Config
 from longshort.apps.forecast.data import Panel, read
 from longshort.apps.forecast.tables import Columns
@@ -113,8 +114,7 @@ def search(
         raise ImportError("search needs Optuna: pip install 'longshort[search]'.") from None
     if unknown := sorted(set(settings) - set(OF_CONFIG)):
         raise TypeError(f"search has no setting {', '.join(unknown)}; Config has {', '.join(OF_CONFIG)}.")
-    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
-        raise ValueError(f"trials must be a whole number of at least 1, got {trials!r}.")
+    checks.count("trials", trials)
     if seconds is not None and not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds!r}.")
     config, how, cell = Config(horizon=horizon, **settings), training or Training(), cell or Cell()
