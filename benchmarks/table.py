@@ -354,23 +354,29 @@ def _mean_sd(value: float | dict[str, float], digits: int = 3) -> str:
     return f"{value:.{digits}f}"
 
 
+def runs(folder: Path, name: str) -> list[dict[str, Any]]:
+    """All runs of a name, by date."""
+    return sorted((json.loads(f.read_text()) for f in folder.glob(f"{name}-*.json")), key=lambda r: r["date"])
+
+
 def latest(folder: Path, name: str, partial: bool = False) -> dict[str, Any] | None:
     """The full run of a name with the latest date, if there is one; else, if asked for, the latest partial one: those come here
     only where somebody has put them, for lack of a full one."""
-    runs = [json.loads(f.read_text()) for f in sorted(folder.glob(f"{name}-*.json"))]
-    some = [r for r in runs if not r["partial"]] or (runs if partial else [])
-    return max(some, key=lambda r: r["date"], default=None)
+    have = runs(folder, name)
+    some = [r for r in have if not r["partial"]] or (have if partial else [])
+    return some[-1] if some else None
 
 
 def engine_markdown(folder: Path) -> str:
-    """For the README: the newest full run.
+    """For the README: of each instruction set the newest full run.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    if not (result := latest(folder, "engine")):
+    newest = {r["machine"]["instruction set"]: r for r in runs(folder, "engine") if not r["partial"]}
+    if not newest:
         raise FileNotFoundError(f"{folder.name} must hold a full run (engine-*.json), found none. Run `make bench-engine` first.")
-    return markdown(result)
+    return "\n\n".join(markdown(r) for r in newest.values())
 
 
 SECTIONS = {"engine": engine_markdown, "m4": m4_markdown, "forecast": forecast_markdown, "speech": speech_markdown,

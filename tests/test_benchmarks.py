@@ -185,6 +185,10 @@ def test_the_table_is_generated_once_and_stays(result, tmp_path):
     (results / "engine-2999-01-01-c.json").write_text(
         json.dumps({**result, "date": "2999-01-01", "partial": True, "commit": "part"})
     )
+    elsewhere = {**result["machine"], "instruction set": "neon"}
+    (results / "engine-2020-01-01-d.json").write_text(
+        json.dumps({**result, "date": "2020-01-01", "machine": elsewhere, "commit": "arm"})
+    )
     readme.write_text(f"before\n{begin}\nold\n{end}\nafter\n{others}\n")
     with pytest.raises(SystemExit, match=r"README\.md is older than benchmarks/results"):
         table.main(check=True, results=results, readme=readme)
@@ -193,7 +197,8 @@ def test_the_table_is_generated_once_and_stays(result, tmp_path):
     assert once.startswith(f"before\n{begin}\n")
     assert f"\n{end}\nafter\n" in once
     assert "newer" in once and "older" not in once and "part)" not in once and "old\n" not in once  # noqa: PT018
-    assert "| 3 7 5 6 peephole | " in once
+    assert once.index("our kernels: neon") < once.index("commit arm") < once.index("commit newer")  # one of each instruction set
+    assert once.count("| 3 7 5 6 peephole | ") == 2
     table.main(results=results, readme=readme)
     assert readme.read_text() == once
     table.main(check=True, results=results, readme=readme)
