@@ -79,7 +79,7 @@ struct Tile {
   template <class A>
   LS_INLINE void add(int64_t K, A a, const U* b, int64_t ld = W) {
     for (int64_t k = 0; k < K; k++, b += ld) {
-      if constexpr (LS_REGISTERS == 32) {
+      if constexpr (LS_REGISTERS == 32 || NV < R) {  // the operand that is fewer stays in registers
         Vec<C> bv[NV];
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) bv[v] = load_units<N>(b + v * V<C>);

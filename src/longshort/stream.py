@@ -47,11 +47,11 @@ class Stream:
         if lstm.observer is not None:
             why = "the LSTM is being recorded, and packed weights show no gates."
         if weights == "int8":
+            if lstm.engine not in ("auto", "cpu"):
+                why = "another one was asked for."
             why = why or cpu.refuse_bytes(lstm.cell, weight.dtype)
-            if why is not None or lstm.engine not in ("auto", "cpu"):
-                raise ValueError(
-                    f"weights='int8' runs on engine 'cpu' only, which refuses: {why or 'another one was asked for.'}"
-                )
+            if why is not None:
+                raise ValueError(f"weights='int8' runs on engine 'cpu' only, which refuses: {why}")
         if lstm.engine == "cpu" and why is not None:
             raise ValueError(f"engine 'cpu' was asked for but refuses: {why} Use engine='auto' to let another run it.")
         self._native = None
