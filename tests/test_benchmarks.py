@@ -19,6 +19,7 @@ from benchmarks.run import judge, measure, report
 from benchmarks.stats import geomean, paired, spread
 
 from longshort import LSTM, Cell
+from longshort.engine import fast_bf16
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = Shape(3, 7, 5, 6)
@@ -102,7 +103,10 @@ def test_the_onnx_model_is_ours(way, streaming, steps):
         torch.testing.assert_close((y, h, c), (y0, h0, c0), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", [Case(c.block, TINY._replace(B=1) if c.mode == "stream" else TINY, c.variant) for c in quick_cases()],
+POSSIBLE = [c for c in quick_cases() if fast_bf16(torch.device("cpu")) or not c.bf16]  # torch has a bfloat16 LSTM only there
+
+
+@pytest.mark.parametrize("case", [Case(c.block, TINY._replace(B=1) if c.mode == "stream" else TINY, c.variant) for c in POSSIBLE],
                          ids=lambda c: f"{c.block}-{c.variant}")  # fmt: skip
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_every_contestant_of_every_case_is_right(case):
@@ -274,6 +278,20 @@ def test_a_run_on_a_busy_machine_is_not_kept(monkeypatch, tmp_path, capsys):
         (file,) = (tmp_path / folder).iterdir()
         assert json.loads(file.read_text())["others"] == share
         assert ("other programs used 50% of the cores" in capsys.readouterr().out) == (share == 0.5)
+
+
+def test_bfloat16_is_left_out_where_the_processor_has_none(monkeypatch, tmp_path, capsys):
+    from benchmarks import run
+
+    monkeypatch.setattr(run, "all_cases", lambda: [Case("infer", TINY), Case("bf16", TINY)])
+    monkeypatch.setattr(run, "fast_bf16", lambda device: False)
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    run.engine(rounds=1)
+    (file,) = tmp_path.rglob("engine-*.json")
+    said = json.loads(file.read_text())
+    assert [c["block"] for c in said["cases"]] == ["infer"]
+    assert "bf16" not in {t["block"] for t in said["targets"]}
+    assert "left out: bf16 training" in capsys.readouterr().out
 
 
 def test_an_unknown_pattern_lists_the_cases():
