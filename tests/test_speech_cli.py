@@ -48,8 +48,8 @@ TINY = [
     "5",
 ]
 LEARN = ["--hidden", "96", "--layers", "2", "--channels", "8", "--dropout", "0", "--seconds", "12", "--longest", "8", "--ngram", "2",
-         "--curriculum", "0", "--time-masks", "0", "--freq-masks", "0", "--speeds", "1", "--gain", "0", "--lr", "6e-3", "--warmup", "0.1",
-         "--average", "0.9", "--evaluate", "200", "--steps", "400"]  # fmt: skip
+         "--curriculum", "0", "--time-masks", "0", "--freq-masks", "0", "--speeds", "1", "--gain", "0", "--lr", "3e-3", "--warmup", "0.1",
+         "--average", "0.9", "--evaluate", "350", "--steps", "700"]  # fmt: skip
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
