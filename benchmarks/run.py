@@ -139,10 +139,14 @@ def sample(call: Callable[[], object], repeats: int) -> float:
 
 
 def calibrate(call: Callable[[], object]) -> int:
-    """How many calls make one sample last long enough."""
+    """How many calls make one sample last long enough. The first calls, which get their memory, do not count, nor does one that
+    was held up: a short call that is timed alone starts from cold caches."""
+    stop = time.perf_counter() + 2 * SAMPLE_SECONDS
     call()
+    while time.perf_counter() < stop:
+        call()
     repeats = 1
-    while (took := sample(call, repeats) * repeats) < SAMPLE_SECONDS:
+    while (took := min(sample(call, repeats) for _ in range(3)) * repeats) < SAMPLE_SECONDS:
         repeats = max(repeats + 1, min(10 * repeats, int(1.2 * repeats * SAMPLE_SECONDS / took)))
     return repeats
 
