@@ -90,7 +90,8 @@ def recipe_rows(result: dict[str, Any]) -> list[list[str]]:
     made = []
     for task in result["tasks"]:
         r = task["recipe"]
-        enter = f"{r['scale']:g} times " * (r["scale"] != 1) + "one-hot" + ", to the answer as well" * r["direct"]
+        times = f"{r['scale']:g} times " if r["scale"] != 1 else ""
+        enter = f"{times}one-hot" + ", to the answer as well" * r["direct"] if task["symbolic"] else ""
         numbers = (
             str(r["batch"]),
             f"{r['lr']:g}" + ", falling to 0" * r["decay"],
@@ -100,7 +101,7 @@ def recipe_rows(result: dict[str, Any]) -> list[list[str]]:
             f"{r['most']:,}",
             f"{task['rnn most']:,}",
         )
-        made.append([task["title"], str(task["steps"]), str(r["hidden"]), enter * task["symbolic"], *numbers])
+        made.append([task["title"], str(task["steps"]), str(r["hidden"]), enter, *numbers])
     return made
 
 
