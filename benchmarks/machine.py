@@ -7,13 +7,15 @@ import os
 import platform
 import subprocess
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from longshort.engine import cpu
+from longshort.engine import cpu, fast_bf16
+from longshort.train import Training
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
@@ -76,6 +78,11 @@ def commit(*paths: str) -> tuple[str, bool]:
 
     seen = ("--", *paths) if paths else ("--untracked-files=no",)
     return git("rev-parse", "--short", "HEAD"), bool(git("status", "--porcelain", *seen))
+
+
+def trained(training: Training) -> dict[str, Any]:
+    """The settings as a result carries them: bf16 only where this processor has computed in it."""
+    return asdict(training) | {"bf16": training.bf16 and fast_bf16(torch.device("cpu"))}
 
 
 def papers(kind: str, *packages: str, paths: tuple[str, ...] = ()) -> dict[str, Any]:

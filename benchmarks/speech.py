@@ -22,7 +22,7 @@ import torch
 from cyclopts import App
 
 from benchmarks.forecasting import begin, console, peak_mib, write
-from benchmarks.machine import ROOT
+from benchmarks.machine import ROOT, trained
 from benchmarks.stats import mean_sd
 from longshort.apps.speech import Config, Recognizer, data
 from longshort.apps.speech.data import Utterance
@@ -202,7 +202,7 @@ def main(
     rows = []
     for case in cases:
         runs = results[case.name]
-        rows.append({"name": case.name, "config": asdict(case.config), "training": asdict(case.training), "start": case.start,
+        rows.append({"name": case.name, "config": asdict(case.config), "training": trained(case.training), "start": case.start,
                      "aligner": case.aligner, "parameters": runs[0]["parameters"], "seeds": runs,
                      "mean": {name: {k: mean_sd(r["scores"][name][k] for r in runs) for k in ("WER", "CER")}
                               for name in case.decodings}})  # fmt: skip

@@ -23,7 +23,7 @@ import torch
 from cyclopts import App
 
 from benchmarks.forecasting import begin, console, peak_mib, write
-from benchmarks.machine import ROOT
+from benchmarks.machine import ROOT, trained
 from benchmarks.stats import mean_sd
 from longshort.apps.translate import Config, Translator, data
 from longshort.apps.translate.data import Pair
@@ -172,7 +172,7 @@ def main(
                     runs[0]["speed"] = speed(model, [p.source for p in pairs(case, parts[0])])
             mean = {part: {k: mean_sd(r["beam 5"][part][k]["value"] for r in runs[:3]) for k in runs[0]["beam 5"][part]
                            if k != "perplexity"} for part in parts}  # fmt: skip
-            rows.append({"name": case.name, "config": asdict(CONFIG), "training": asdict(TRAINING), "seeds": runs, "mean": mean})
+            rows.append({"name": case.name, "config": asdict(CONFIG), "training": trained(TRAINING), "seeds": runs, "mean": mean})
             if len(runs) > 1:
                 whole = Translator.load(*(at(home, case, seed) for seed in range(len(runs))))
                 rows[-1]["ensemble"] = {"models": len(runs)} | scored(whole, case, parts)
