@@ -1,5 +1,7 @@
 // The forward pass of a crew over its sequences: x and h against packed panels, with (2) to (7) on each finished tile.
 #pragma once
+#include <array>
+
 #include "pack.h"
 
 namespace longshort::LS_ISA {
@@ -142,13 +144,6 @@ struct Forward {
     }
   }
 
-  // Calls f(first row, rows) for balanced tiles over n rows.
-  template <class F>
-  LS_INLINE static void tiles(int64_t n, F f) {
-    const int64_t count = ceil_div(n, R_MAX<G>);
-    for (int64_t i = 0; i < count; i++) f(cut(n, count, i), cut(n, count, i + 1) - cut(n, count, i));
-  }
-
   // A row of x in steps of a 127th of its largest entry; returns the step.
   C to_bytes(E* to, const S* x) const {
     Vec<C> most{}, none{};
@@ -167,20 +162,23 @@ struct Forward {
     }
     return top / 127;
   }
-  // (1) or a part of it, for `w` rows and a panel.
-  void product(int64_t w, int64_t hb, const C* init, int64_t ld_init, int64_t x0, int64_t h0, int now, C* to, int64_t ld) const {
+  // (1) or a part of it, for `w` rows and a panel, or two of `vectors` together.
+  void product(int64_t w, int64_t hb, int64_t vectors, const C* init, int64_t ld_init, int64_t x0, int64_t h0, int now, C* to, int64_t ld) const {
     const U* const* const x = x0 < 0 ? nullptr : x_rows + x0;
     const U* const* const h = h0 < 0 ? nullptr : h_rows[now] + h0;
     if constexpr (KP<N> == 4) {
-      constexpr C step = C(1) / 127;
-      static constexpr C h_worth[R_MAX<3>] = {step, step, step, step, step, step, step, step};
+      static constexpr auto h_worth = [] {
+        std::array<C, GROUP_ROWS> steps{};
+        steps.fill(C(1) / 127);
+        return steps;
+      }();
       BytePart<N> parts[2];
       int n = 0;
       if (x) parts[n++] = {x, m.Iu(), m.panel_ih(hb), m.zero_ih + hb * GV, m.worth_ih + hb * GV, x_worth + x0};
-      if (h) parts[n++] = {h, m.Pu(), m.panel_hh(hb), m.zero_hh + hb * GV, m.worth_hh + hb * GV, h_worth};
-      Kernel<N>::byte_gates(w, m.vectors(hb), init, ld_init, parts, n, to, ld);
+      if (h) parts[n++] = {h, m.Pu(), m.panel_hh(hb), m.zero_hh + hb * GV, m.worth_hh + hb * GV, h_worth.data()};
+      Kernel<N>::byte_gates(w, vectors, init, ld_init, parts, n, to, ld);
     } else {
-      Kernel<N>::gates(w, m.vectors(hb), init, ld_init, x, m.Iu(), m.panel_ih(hb), h, m.Pu(), m.panel_hh(hb), to, ld);
+      Kernel<N>::gates(w, vectors, init, ld_init, x, m.Iu(), m.panel_ih(hb), h, m.Pu(), m.panel_hh(hb), to, ld);
     }
   }
 
@@ -188,9 +186,7 @@ struct Forward {
     int64_t rows = 0;
     for (int64_t s = s0; s < s1; s++) rows += order.alive(order.t(s));
     for (int64_t hb = mine(m.nb, crew.rank); hb < mine(m.nb, crew.rank + 1); hb++)
-      tiles(rows, [&](int64_t r0, int64_t w) {
-        product(w, hb, m.bias + hb * GV, 0, r0, -1, 0, pre + r0 * wide + hb * GV, wide);
-      });
+      product(rows, hb, m.vectors(hb), m.bias + hb * GV, 0, 0, -1, 0, pre + hb * GV, wide);
   }
 
   struct Panel {
@@ -280,33 +276,45 @@ struct Forward {
     }
   };
 
+  // (2) to (9) on the tiles of a panel, in two loops: the chain of operations of one row is long, and several rows fit in flight.
+  template <bool Plain>
+  LS_INLINE static void fuse(const Step<Plain>& step, const Panel& p, int r0, int w, C* tile, C* c1) {
+    constexpr int o = Rows<K>::o;
+    for (int r = 0; r < w; r++) {
+      auto u = step.unit(r0 + r, p, tile + r * GV);
+      u.carousel();
+      step.keep(u, r0 + r, p);
+      if (!Plain) store<C>(tile + r * GV + o * p.pitch, u.q[o]);
+      store<C>(c1 + r * L, u.c1);
+    }
+    for (int r = 0; r < w; r++) {
+      Unit<K, C> u;
+      u.q[o] = load<C>(tile + r * GV + o * p.pitch), u.c1 = load<C>(c1 + r * L);
+      step.finish(u, r0 + r, p, u.c1);
+    }
+  }
   template <bool Plain>
   void gates(int64_t t, int n, int64_t done, int now) {
-    constexpr int o = Rows<K>::o;
-    alignas(64) C tile[R_MAX<G> * GV], c1[R_MAX<G> * L];
+    alignas(64) C tile[GROUP_ROWS * GV], c1[GROUP_ROWS * L];
     const Step<Plain> step(*this, t, now);
     const int64_t first = mine(m.nb, crew.rank), last = mine(m.nb, crew.rank + 1);
-    for (int64_t i = first; i < last; i++) {
-      const int64_t hb = t % 2 ? first + last - 1 - i : i;  // to and fro: what was read last is still in cache
-      const Panel p(m, hb);
-      tiles(n, [&](int64_t r0, int64_t w) {  // (1)
-        const bool norm = l.layer_norm, fused = !pre_mode;
-        const C* init = norm ? m.bias_hh + hb * GV : fused ? m.bias + hb * GV : pre + (done + r0) * wide + hb * GV;
-        product(w, hb, init, norm || fused ? 0 : wide, fused ? r0 : -1, r0, now, norm ? hh + r0 * wide + hb * GV : tile, norm ? wide : GV);
-        if (norm) return;
-        for (int r = 0; r < w; r++) {  // two loops: the chain of operations of one row is long, and several rows fit in flight
-          auto u = step.unit(int(r0) + r, p, tile + r * GV);
-          u.carousel();
-          step.keep(u, int(r0) + r, p);
-          if (!Plain) store<C>(tile + r * GV + o * p.pitch, u.q[o]);
-          store<C>(c1 + r * L, u.c1);
+    const Groups full(n, G), rest(n, m.vectors(m.nb - 1));
+    const int64_t span = LS_REGISTERS == 16 && n == 1 ? 2 : 1, stops = ceil_div(last - first, span);
+    for (int64_t i = 0; i < stops; i++) {
+      const int64_t from = first + span * (t % 2 ? stops - 1 - i : i);  // to and fro: what was read last is still in cache
+      const int64_t to = std::min(from + span, last);
+      for (int64_t hb = from, many; hb < to; hb += many) {
+        many = to - hb == 2 && m.vectors(hb + 1) == G ? 2 : 1;
+        const int64_t vectors = many == 2 ? 2 * G : m.vectors(hb);
+        const Groups& groups = hb + 1 < m.nb ? full : rest;
+        for (int64_t k = 0; k < groups.tiles; k += GROUP) {  // (1)
+          const int64_t r0 = groups.first(k), w = groups.first(k + GROUP) - r0;
+          const bool norm = l.layer_norm, fused = !pre_mode;
+          const C* init = norm ? m.bias_hh + hb * GV : fused ? m.bias + hb * GV : pre + (done + r0) * wide + hb * GV;
+          product(w, hb, vectors, init, norm || fused ? 0 : wide, fused ? r0 : -1, r0, now, norm ? hh + r0 * wide + hb * GV : tile, norm ? wide : GV);
+          for (int64_t b = 0; b < many && !norm; b++) fuse(step, Panel(m, hb + b), int(r0), int(w), tile + b * GV, c1);
         }
-        for (int r = 0; r < w; r++) {
-          Unit<K, C> u;
-          u.q[o] = load<C>(tile + r * GV + o * p.pitch), u.c1 = load<C>(c1 + r * L);
-          step.finish(u, int(r0) + r, p, u.c1);
-        }
-      });
+      }
     }
     if (!l.layer_norm) return;
     crew.wait();

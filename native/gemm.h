@@ -10,7 +10,17 @@ namespace longshort::LS_ISA {
 
 // Rows of a tile: accumulators + NV (or R) operands + 1 fit the registers.
 template <int NV>
-inline constexpr int R_MAX = LS_REGISTERS == 32 ? (NV == 4 ? 6 : 8) : (NV == 4 ? 3 : 4);
+inline constexpr int R_MAX = NV > 4 ? 1 : LS_REGISTERS == 32 ? (NV == 4 ? 6 : 8) : NV == 4 ? 3 : NV == 3 ? 4 : 6;
+
+// A packed panel of nv vectors is [K][nv V], but with 16 registers four vectors lie as two strips, [2][K][2 V]: up to three rows take both
+// at once, four to six rows one after the other. So 16 rows are three tiles that read 64 bytes for 12 products, not six that read 128.
+// Two panels side by side are one of twice as many strips: for a single row, whose few sums would wait for each other.
+inline constexpr int64_t strip(int64_t nv) { return nv > 4 ? strip(nv / 2) : LS_REGISTERS == 16 && nv == 4 ? 2 : nv; }
+// Where entry c of row k of a panel is, in units; L: lanes.
+inline constexpr int64_t place(int64_t nv, int64_t K, int64_t L, int64_t k, int64_t c) {
+  const int64_t w = strip(nv) * L;
+  return (c / w * K + k) * w + c % w;
+}
 
 template <class N>
 inline constexpr int KP = sizeof(typename N::U) / sizeof(typename N::E);  // elements of k in a unit
@@ -48,61 +58,73 @@ template <class N, int R, int NV>
 struct Tile {
   using C = typename N::C;
   using U = typename N::U;
-  static constexpr int W = NV * V<C>;
+  static constexpr int STRIP = strip(NV), W = STRIP * V<C>;
   Vec<C> acc[R][NV];
 
   LS_INLINE void zero() {
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < NV; v++) acc[r][v] = Vec<C>{};
   }
   LS_INLINE void load_from(const C* p, int64_t ld) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < NV; v++) acc[r][v] = load<C>(p + r * ld + v * V<C>);
   }
   LS_INLINE void add_from(const C* p, int64_t ld) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < NV; v++) acc[r][v] += load<C>(p + r * ld + v * V<C>);
   }
   LS_INLINE void store_to(C* p, int64_t ld) const {
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < NV; v++) store<C>(p + r * ld + v * V<C>, acc[r][v]);
   }
-  // a(r, k): unit k of row r; b: [K][W], its rows `ld` apart
+  // a(r, k): unit k of row r; b: [K][W], its rows `ld` apart, strips `gap`
   template <class A>
-  LS_INLINE void add(int64_t K, A a, const U* b, int64_t ld = W) {
+  LS_INLINE void add(int64_t K, A a, const U* b, int64_t ld, int64_t gap) {
+    const auto at = [&](int v) { return load_units<N>(b + v / STRIP * gap + v % STRIP * V<C>); };
     for (int64_t k = 0; k < K; k++, b += ld) {
       if constexpr (LS_REGISTERS == 32 || NV < R) {  // the operand that is fewer stays in registers
         Vec<C> bv[NV];
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) bv[v] = load_units<N>(b + v * V<C>);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; v++) bv[v] = at(v);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
           for (int v = 0; v < NV; v++) acc[r][v] = fma<N>(bv[v], a(r, k), acc[r][v]);
       } else {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int v = 0; v < NV; v++) {
-          const Vec<C> bv = load_units<N>(b + v * V<C>);
+          const Vec<C> bv = at(v);
 #pragma GCC unroll 8
           for (int r = 0; r < R; r++) acc[r][v] = fma<N>(bv, a(r, k), acc[r][v]);
         }
       }
     }
   }
-  LS_INLINE void add_rows(int64_t K, const U* const* rows, int64_t from, const U* b) {
+  LS_INLINE void add_rows(int64_t K, const U* const* rows, int64_t from, const U* b, int64_t gap) {
     const U* a[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) a[r] = rows[r] + from;
-    add(K, [&](int r, int64_t k) { return a[r][k]; }, b);
+    add(K, [&](int r, int64_t k) { return a[r][k]; }, b, W, gap);
   }
+};
+
+// n things in `parts` parts as equal as may be: part i is [cut(n, parts, i), cut(n, parts, i + 1)).
+LS_INLINE int64_t cut(int64_t n, int64_t parts, int64_t i) { return n * i / parts; }
+LS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// The same parts in another order, the larger ones last, with one division for all of them.
+struct Even {
+  int64_t size, first_larger;
+  LS_INLINE Even(int64_t n, int64_t parts)
+      : size(parts > 1 ? uint32_t(n) / uint32_t(parts) : n), first_larger(parts - (n - size * parts)) {}
+  LS_INLINE int64_t operator()(int64_t i) const { return i * size + std::max<int64_t>(i - first_larger, 0); }
 };
 
 // Calls f with R as a compile-time constant.
@@ -117,16 +139,37 @@ LS_INLINE void with_rows(int64_t w, F f) {
 #undef LS_CASE
   }
 }
+// Calls f with R and NV as compile-time constants, the first row and the first vector, for tiles of a panel over `w` rows.
 template <class F>
-LS_INLINE void with_tile(int64_t w, int64_t nv, F f) {
+LS_INLINE void with_tiles(int64_t w, int64_t nv, F f) {
+  const auto rows = [&]<int NV>(int64_t v0) {
+    const int64_t count = ceil_div(w, R_MAX<NV>);
+    const Even tile(w, count);
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t r0 = tile(i);
+      with_rows<NV>(tile(i + 1) - r0, [&]<int R, int>() { f.template operator()<R, NV>(r0, v0); });
+    }
+  };
+  if constexpr (strip(4) == 2)
+    if (nv == 4 && w > R_MAX<4>) return rows.template operator()<2>(0), rows.template operator()<2>(2);
   switch (nv) {
-    case 1: return with_rows<1>(w, f);
-    case 2: return with_rows<2>(w, f);
-    case 3: return with_rows<3>(w, f);
-    case 4: return with_rows<4>(w, f);
+    case 1: return rows.template operator()<1>(0);
+    case 2: return rows.template operator()<2>(0);
+    case 3: return rows.template operator()<3>(0);
+    case 4: return rows.template operator()<4>(0);
+    case 6: return rows.template operator()<6>(0);
+    case 8: return rows.template operator()<8>(0);
   }
 }
-LS_INLINE int64_t row_limit(int64_t nv) { return nv == 4 ? R_MAX<4> : R_MAX<3>; }
+LS_INLINE constexpr int64_t row_limit(int64_t nv) { return LS_REGISTERS == 32 ? (nv == 4 ? R_MAX<4> : R_MAX<3>) : nv == 3 ? R_MAX<3> : R_MAX<2>; }
+// Tiles are done in groups: a strip is read again while it is near, and what follows the product does several tiles at a time.
+inline constexpr int64_t GROUP = LS_REGISTERS == 32 ? 1 : 4, GROUP_ROWS = GROUP * (LS_REGISTERS == 32 ? 8 : 6);
+struct Groups {  // of the tiles over n rows of a panel: from tile i on, rows [first(i), first(i + GROUP))
+  int64_t tiles;
+  Even tile;
+  LS_INLINE Groups(int64_t n, int64_t nv) : tiles(ceil_div(n, row_limit(nv))), tile(n, tiles) {}
+  LS_INLINE int64_t first(int64_t i) const { return tile(std::min(i, tiles)); }
+};
 
 // The sum of a product cut into runs along each row of its left side.
 struct Segments {
@@ -143,7 +186,7 @@ struct BytePart {
   const typename N::C *zero, *worth, *row_worth;
 };
 
-// The kernels proper, not inlined, so that each exists once per number format and shape. Tiles of `w` rows, `nv` vectors wide.
+// The kernels proper, not inlined, so that each exists once per number format and shape: `w` rows of a panel of `nv` vectors.
 template <class N>
 struct Kernel {
   using C = typename N::C;
@@ -152,28 +195,29 @@ struct Kernel {
   // out[w][nv V] = init + x part + h part, over consecutive panels of b; either row list may be null.
   [[gnu::noinline]] static void gates(int64_t w, int64_t nv, const C* init, int64_t ld_init, const U* const* x, int64_t Kx, const U* bx,
                                       const U* const* h, int64_t Kh, const U* bh, C* out, int64_t ld_out) {
-    with_tile(w, nv, [&]<int R, int NV>() {
+    with_tiles(w, nv, [&]<int R, int NV>(int64_t r0, int64_t v0) {
       Tile<N, R, NV> t;
-      t.load_from(init, ld_init);
-      if (x) t.add_rows(Kx, x, 0, bx);
-      if (h) t.add_rows(Kh, h, 0, bh);
-      t.store_to(out, ld_out);
+      const int64_t at = v0 * V<C>;
+      t.load_from(init + r0 * ld_init + at, ld_init);
+      if (x) t.add_rows(Kx, x + r0, 0, bx + at * Kx, t.W * Kx);
+      if (h) t.add_rows(Kh, h + r0, 0, bh + at * Kh, t.W * Kh);
+      t.store_to(out + r0 * ld_out + at, ld_out);
     });
   }
   // The same from bytes.
   [[gnu::noinline]] static void byte_gates(int64_t w, int64_t nv, const C* init, int64_t ld_init, const BytePart<N>* parts, int count,
                                            C* out, int64_t ld_out) {
-    with_tile(w, nv, [&]<int R, int NV>() {
+    with_tiles(w, nv, [&]<int R, int NV>(int64_t r0, int64_t) {  // with 32 registers only: no strips
       for (int i = 0; i < count; i++) {
         const BytePart<N>& p = parts[i];
         Tile<N, R, NV> t;
         t.load_from(p.zero, 0);
-        t.add_rows(p.K, p.rows, 0, p.b);
+        t.add_rows(p.K, p.rows + r0, 0, p.b, t.W * p.K);
         for (int r = 0; r < R; r++)
           for (int v = 0; v < NV; v++) {
-            const Vec<C> n = __builtin_convertvector((Int<C>)t.acc[r][v], Vec<C>) * (load<C>(p.worth + v * V<C>) * p.row_worth[r]);
-            C* to = out + r * ld_out + v * V<C>;
-            store<C>(to, n + load<C>(i ? to : init + r * ld_init + v * V<C>));
+            const Vec<C> n = __builtin_convertvector((Int<C>)t.acc[r][v], Vec<C>) * (load<C>(p.worth + v * V<C>) * p.row_worth[r0 + r]);
+            C* to = out + (r0 + r) * ld_out + v * V<C>;
+            store<C>(to, n + load<C>(i ? to : init + (r0 + r) * ld_init + v * V<C>));
           }
       }
     });
@@ -182,33 +226,35 @@ struct Kernel {
   // Long sums are made of shorter ones, so that rounding does not add up over all of K.
   [[gnu::noinline]] static void rows(int64_t w, int64_t nv, const U* const* a, const Segments& seg, const U* b, C* out) {
     const int64_t run = std::max<int64_t>(1, LONGEST / seg.K);
-    with_tile(w, nv, [&]<int R, int NV>() {
+    const int64_t ld = nv * V<C>, K = (seg.n - 1) * seg.K + seg.last;
+    with_tiles(w, nv, [&]<int R, int NV>(int64_t r0, int64_t v0) {
       Tile<N, R, NV> t;
+      const U* p = b + v0 * V<C> * K;
+      C* const to = out + r0 * ld + v0 * V<C>;
       for (int64_t s = 0; s < seg.n;) {
         t.zero();
-        for (const int64_t end = std::min(s + run, seg.n); s < end; s++, b += seg.K * t.W)
-          t.add_rows(s + 1 < seg.n ? seg.K : seg.last, a, s * seg.step, b);
-        if (s > run) t.add_from(out, t.W);
-        t.store_to(out, t.W);
+        for (const int64_t end = std::min(s + run, seg.n); s < end; s++, p += seg.K * t.W)
+          t.add_rows(s + 1 < seg.n ? seg.K : seg.last, a + r0, s * seg.step, p, t.W * K);
+        if (s > run) t.add_from(to, ld);
+        t.store_to(to, ld);
       }
     });
   }
   // sums[w][nv V] += a^T b, a [K][w], b [K][nv V], its rows `ld` apart
   [[gnu::noinline]] static void outer(int64_t w, int64_t nv, const U* a, int64_t K, const U* b, int64_t ld, C* sums) {
-    with_tile(w, nv, [&]<int R, int NV>() {
+    with_tiles(w, nv, [&]<int R, int NV>(int64_t r0, int64_t v0) {
       Tile<N, R, NV> t;
-      t.load_from(sums, t.W);
-      t.add(K, [&](int r, int64_t k) { return a[k * R + r]; }, b, ld);
-      t.store_to(sums, t.W);
+      const int64_t step = w, width = nv * V<C>;
+      const U* const from = a + r0;
+      C* const to = sums + r0 * width + v0 * V<C>;
+      t.load_from(to, width);
+      t.add(K, [&](int r, int64_t k) { return from[k * step + r]; }, b + v0 * V<C>, ld, t.W);
+      t.store_to(to, width);
     });
   }
 };
 
-// n things in `parts` parts as equal as may be: part i is [cut(n, parts, i), cut(n, parts, i + 1)).
-LS_INLINE int64_t cut(int64_t n, int64_t parts, int64_t i) { return n * i / parts; }
-LS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// A right-hand matrix [K, N], its columns padded to vectors and cut into blocks of at most four: block j is [K units][nv(j) V].
+// A right-hand matrix [K, N], its columns padded to vectors and cut into blocks of at most four: block j is a panel [K units][nv(j) V].
 template <class N>
 struct Blocks {
   int64_t K, cols;  // K in units
@@ -223,12 +269,15 @@ struct Blocks {
   template <class F>
   void pack(typename N::U* dst, int64_t j, int64_t all, F line) const {
     constexpr int64_t L = V<typename N::C>;
-    const int64_t w = nv(j) * L, c0 = v0(j) * L, real = cols - c0 < w ? cols - c0 : w;
+    const int64_t w = strip(nv(j)) * L, end = v0(j + 1) * L;
     for (int64_t k = 0; k < K * KP<N>; k++) {
-      auto* d = (typename N::E*)(dst + at(j)) + k / KP<N> * w * KP<N> + k % KP<N>;
       const typename N::S* src = k < all ? line(k) : nullptr;
-      for (int64_t c = 0; c < real; c++) d[c * KP<N>] = src ? element<N>(src[c0 + c]) : typename N::E{};
-      for (int64_t c = real; c < w; c++) d[c * KP<N>] = typename N::E{};
+      for (int64_t c0 = v0(j) * L; c0 < end; c0 += w) {
+        auto* d = (typename N::E*)(dst + c0 * K + k / KP<N> * w) + k % KP<N>;
+        const int64_t real = cols - c0 < w ? cols - c0 : w;
+        for (int64_t c = 0; c < real; c++) d[c * KP<N>] = src ? element<N>(src[c0 + c]) : typename N::E{};
+        for (int64_t c = std::max<int64_t>(real, 0); c < w; c++) d[c * KP<N>] = typename N::E{};
+      }
     }
   }
   // Packs a part of the blocks from the transpose of the matrix, [cols][rows].
@@ -236,10 +285,10 @@ struct Blocks {
     constexpr int64_t L = V<typename N::C>;
     for (int64_t j = cut(count(), parts, part); j < cut(count(), parts, part + 1); j++) {
       auto* d = (typename N::E*)(dst + at(j));
-      const int64_t w = nv(j) * L, c0 = v0(j) * L;
+      const int64_t w = nv(j) * L, c0 = v0(j) * L, step = strip(nv(j)) * L;
       for (int64_t c = 0; c < w; c++)
-        for (int64_t k = 0; k < K * KP<N>; k++)
-          d[(k / KP<N> * w + c) * KP<N> + k % KP<N>] = k < rows && c0 + c < cols ? element<N>(src[(c0 + c) * rows + k]) : typename N::E{};
+        for (int64_t k = 0, to = place(nv(j), K, L, 0, c); k < K * KP<N>; k++)
+          d[(to + k / KP<N> * step) * KP<N> + k % KP<N>] = k < rows && c0 + c < cols ? element<N>(src[(c0 + c) * rows + k]) : typename N::E{};
     }
   }
 
@@ -247,10 +296,10 @@ struct Blocks {
   template <class O>
   void times(const typename N::U* b, int64_t j, const typename N::U* const* rows, int64_t n, const Segments& seg, O out) const {
     using C = typename N::C;
-    const int64_t limit = row_limit(nv(j)), tiles = ceil_div(n, limit);
-    alignas(64) C tile[8 * 4 * V<C>];
-    for (int64_t i = 0; i < tiles; i++) {
-      const int64_t r0 = cut(n, tiles, i), w = cut(n, tiles, i + 1) - r0;
+    alignas(64) C tile[GROUP_ROWS * 4 * V<C>];
+    const Groups groups(n, nv(j));
+    for (int64_t i = 0; i < groups.tiles; i += GROUP) {
+      const int64_t r0 = groups.first(i), w = groups.first(i + GROUP) - r0;
       Kernel<N>::rows(w, nv(j), rows + r0, seg, b + at(j), tile);
       for (int64_t r = 0; r < w; r++)
         for (int64_t v = 0; v < nv(j); v++)

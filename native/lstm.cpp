@@ -38,9 +38,9 @@ double peak_of(int64_t rounds) {
   for (int r = 0; r < R; r++) rows[r] = a + r * K;
   Tile<N, R, 4> t;
   for (int64_t i = 0; i < rounds; i++) {
-    t.load_from(out, t.W);
-    t.add_rows(K, rows, 0, b);
-    t.store_to(out, t.W);
+    t.load_from(out, 4 * V<C>);
+    t.add_rows(K, rows, 0, b, t.W * K);
+    t.store_to(out, 4 * V<C>);
   }
   return 2. * double(rounds) * R * 4 * V<C> * K * KP<N>;
 }

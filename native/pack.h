@@ -1,5 +1,5 @@
 // How the parameters lie in packed memory, and who packs them. A gate panel is one vector of hidden units with all its gates:
-// [K][G][V], so that one tile of the matrix kernel holds everything that (2) to (7) need. In the last panel, where H is no multiple of V,
+// [K][G][V], or in strips (gemm.h), so that a group of tiles ends with everything that (2) to (7) need. In the last panel, where H is no multiple of V,
 // the gates lie closer, `pitch` apart, and so its tile is narrower: 8 units of V = 16 need two vectors, not four.
 #pragma once
 #include <vector>
@@ -106,12 +106,12 @@ struct Packed {
         Vec<C> square[L];
         for (int lane = 0; lane < L; lane++) square[lane] = load_units<N>((const U*)(w + row(hb, g * L + lane) * cols + k0 * unit));
         transpose<C>(square);
-        for (int k = 0; k < L; k++) memcpy(dst + (k0 + k) * GV + g * L, &square[k], LS_BYTES);
+        for (int k = 0; k < L; k++) memcpy(dst + place(G, all, L, k0 + k, g * L), &square[k], LS_BYTES);
       }
     for (int64_t at = 0; at < wd; at++) {
       const int64_t r = row(hb, at);
       for (int64_t k = whole * unit; k < all * unit; k++)
-        d[((k / unit) * wd + at) * unit + k % unit] = r >= 0 && k < cols ? element(w[r * cols + k]) : E{};
+        d[place(vectors(hb), all, L, k / unit, at) * unit + k % unit] = r >= 0 && k < cols ? element(w[r * cols + k]) : E{};
     }
   }
   // The same in bytes.

@@ -81,10 +81,12 @@ LS_INLINE Vec<C> pick(Int<C> mask, Vec<C> a, Vec<C> b) {  // mask ? a : b
   return mask ? a : b;
 }
 template <class C>
-LS_INLINE Vec<C> clamp(Vec<C> x, C lo, C hi) {  // a NaN stays
+LS_INLINE Vec<C> clamp(Vec<C> x, C lo, C hi) {  // a NaN stays: of two operands the instructions then return the second
 #if defined(__AVX512F__)
   if constexpr (LS_BYTES == 64 && sizeof(C) == 4)
     return (Vec<C>)_mm512_min_ps(_mm512_set1_ps(hi), _mm512_max_ps(_mm512_set1_ps(lo), (__m512)x));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(C) == 4) return (Vec<C>)_mm256_min_ps(_mm256_set1_ps(hi), _mm256_max_ps(_mm256_set1_ps(lo), (__m256)x));
 #endif
   x = pick<C>(x < lo, set<C>(lo), x);
   return pick<C>(x > hi, set<C>(hi), x);
@@ -251,7 +253,7 @@ LS_INLINE Vec<C> divide(Vec<C> a, Vec<C> b) {  // b finite, and not below 1 in m
 template <class C>
 LS_INLINE Vec<C> sigmoid(Vec<C> x) {  // at least 1e-38, or 1e-308
   constexpr C most = sizeof(C) == 4 ? C(87) : C(708);
-  const auto [p, scale] = exp_parts(clamp<C>(-x, -most, most));
+  const auto [p, scale] = exp_parts(-clamp<C>(x, -most, most));
   return divide<C>(set<C>(1), C(1) + (scale * p + scale));
 }
 template <class C>
