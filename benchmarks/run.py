@@ -152,16 +152,17 @@ def calibrate(call: Callable[[], object]) -> int:
 
 
 def matrix_peaks(dtype: torch.dtype) -> dict[str, Callable[[], float]]:
-    """What this machine's matrix product reaches now, in FLOP/s: torch.mm at its best size, and our own kernel in the cache."""
+    """What this machine's matrix product reaches now, in FLOP/s: torch.mm at its best size, and our own kernel in the cache. Both
+    warm, for a first call after a pause is a slow one."""
     squares = [tuple(torch.randn(n, n).to(dtype) for _ in range(3)) for n in PEAK_SIZES]
     peaks: dict[str, Callable[[], float]] = {
-        "torch.mm": lambda: max(2 * len(a) ** 3 / sample(partial(torch.mm, a, b, out=y), 1) for a, b, y in squares)
+        "torch.mm": lambda: max(2 * len(a) ** 3 / sample(partial(torch.mm, a, b, out=y), 2) for a, b, y in squares)
     }
     if (native := cpu.native) is not None:
         kind, threads = cpu.TYPES[dtype], torch.get_num_threads()
         rounds = calibrate(partial(native.peak, kind, 1, threads))
         flop = native.peak(kind, rounds, threads)
-        peaks["our kernel"] = lambda: flop / sample(partial(native.peak, kind, rounds, threads), 1)
+        peaks["our kernel"] = lambda: flop / sample(partial(native.peak, kind, rounds, threads), 2)
     return peaks
 
 
