@@ -1,4 +1,4 @@
-// The forward pass of a crew over its sequences: x and h against packed panels, with (2) to (7) on each finished tile.
+// The forward pass of a crew over its sequences: x and h against packed panels, with (2) to (7) on each finished group of tiles.
 #pragma once
 #include <array>
 
@@ -162,7 +162,7 @@ struct Forward {
     }
     return top / 127;
   }
-  // (1) or a part of it, for `w` rows and a panel, or two of `vectors` together.
+  // (1) or a part of it, for `w` rows and a panel, or two side by side (`vectors` in all).
   void product(int64_t w, int64_t hb, int64_t vectors, const C* init, int64_t ld_init, int64_t x0, int64_t h0, int now, C* to, int64_t ld) const {
     const U* const* const x = x0 < 0 ? nullptr : x_rows + x0;
     const U* const* const h = h0 < 0 ? nullptr : h_rows[now] + h0;

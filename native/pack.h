@@ -1,6 +1,6 @@
 // How the parameters lie in packed memory, and who packs them. A gate panel is one vector of hidden units with all its gates:
-// [K][G][V], or in strips (gemm.h), so that a group of tiles ends with everything that (2) to (7) need. In the last panel, where H is no multiple of V,
-// the gates lie closer, `pitch` apart, and so its tile is narrower: 8 units of V = 16 need two vectors, not four.
+// [K][G][V], or in strips (gemm.h), so that a group of tiles ends with everything that (2) to (7) need. In the last panel, where H is
+// no multiple of V, the gates lie closer, `pitch` apart, and so its tile is narrower: 8 units of V = 16 need two vectors, not four.
 #pragma once
 #include <vector>
 
