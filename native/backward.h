@@ -179,14 +179,14 @@ struct Backward {
     const Order order;
     const int32_t* rows;
     const int64_t t, at0, from0, H, P, Hp, Pp;  // at0: where step t begins; from0: the step before it
-    const S *dy, *gates;
+    const S *dy, *gates, *norm_ih, *norm_hh;
     const C* cells;
     C *dh, *dc, *dm, *see, *flow_h, *flow_c;
     Step(const Backward& b, int64_t t)
         : m(b.m), l(b.l), in(b.in), order(b.order), rows(b.crew.rows), t(t), at0(order.row(t)),
           from0(order.before(t) >= 0 && order.before(t) < b.T ? order.row(order.before(t)) : 0), H(b.H), P(b.P), Hp(b.m.Hp), Pp(b.m.Pp),
-          dy((const S*)b.gr.dy), gates((const S*)b.out.gates), cells((const C*)b.out.cells), dh(b.dh), dc(b.dc), dm(b.dm),
-          see(b.sums.see[b.crew.rank]), flow_h((C*)b.gr.flow_h), flow_c((C*)b.gr.flow_c) {}
+          dy((const S*)b.gr.dy), gates((const S*)b.out.gates), norm_ih((const S*)b.out.norm_ih), norm_hh((const S*)b.out.norm_hh),
+          cells((const C*)b.out.cells), dh(b.dh), dc(b.dc), dm(b.dm), see(b.sums.see[b.crew.rank]), flow_h((C*)b.gr.flow_h), flow_c((C*)b.gr.flow_c) {}
 
     // dh of h_t, its direct part left in dh (9'); what goes to h before zoneout is returned.
     LS_INLINE Vec<C> take_dh(int slot, int64_t v) const {
@@ -203,22 +203,32 @@ struct Backward {
         }
       return d;
     }
+    template <bool Norm = false>  // with layer norm the gates may not be kept, and are made again
     LS_INLINE Unit<K, C> unit(int slot, int64_t hb) const {
+      const bool again = Norm && !gates;
       const int64_t b = rows[slot], at = at0 + b, v = hb * L;
       const int n = m.tail(hb);
       Unit<K, C> u;
-      for (int g = 0; g < G; g++) u.q[g] = load<C>(gates + (at * G + g) * H + v, n);
+      for (int g = 0; g < G; g++) u.q[g] = again ? sum_of_norms(at, hb, g) : load<C>(gates + (at * G + g) * H + v, n);
       u.c0 = load<C>(order.first(t, slot) ? (const C*)in.c0 + b * H + v : cells + (from0 + b) * H + v, n);
       u.c1 = load<C>(cells + at * H + v, n);
       if constexpr (!Plain) {
         if (order.reset(t, slot)) u.c0 = Vec<C>{};
         set_options(u, m, in, at, v, n);
+      }
+      if (again) u.open();
+      if constexpr (!Plain)
         if (l.zone_c) {  // the cell before zoneout: rebuilt where it is not the one kept
           const Vec<C> rebuilt = u.bound(u.bare());
           u.c1 = in.zone_c ? pick<C>(load_mask<C>(in.zone_c + at * H + v, n), rebuilt, u.c1) : rebuilt;
         }
-      }
+      if (again) u.see_c(), u.q[Rows<K>::o] = sigmoid<C>(u.q[Rows<K>::o]);  // (6)
       return u;
+    }
+    LS_INLINE Vec<C> sum_of_norms(int64_t at, int64_t hb, int g) const {  // what layer norm gave a gate in (1)
+      const int64_t k = hb * GV + g * m.pitch_of(hb), of = at * m.wide + k;
+      const int n = m.tail(hb);
+      return tail<C>(load<C>(norm_ih + of, n) * load<C>(m.gain_ih + k) + load<C>(norm_hh + of, n) * load<C>(m.gain_hh + k), n);
     }
     LS_INLINE Vec<C> take_dm(int slot, int64_t hb) const {
       if constexpr (!Plain)
@@ -297,7 +307,7 @@ struct Backward {
       const C* stats = (const C*)out.stats + order.row(t, int(slot)) * 4;
       Vec<C> s1{}, s2{};
       for (int64_t hb = 0; hb < m.nb; hb++) {
-        const auto u = step.unit(int(slot), hb);
+        const auto u = step.template unit<true>(int(slot), hb);
         Back b;
         const Vec<C> n = tail<C>((u.c1 - stats[2]) * stats[3], m.tail(hb)), gain = load<C>(m.gain_c + hb * L), th = tanh<C>(n * gain);
         if (!Plain && l.projection) keep_m(hb, done + slot, u.q[o] * th);
@@ -315,7 +325,7 @@ struct Backward {
       C* half = halves + slot * 6;
       C* const row = rows + slot * wide;
       for (int64_t hb = 0; hb < m.nb; hb++) {
-        const auto u = step.unit(int(slot), hb);
+        const auto u = step.template unit<true>(int(slot), hb);
         Back b;
         Vec<C> rest;
         const Vec<C> n = (u.c1 - stats[2]) * stats[3], later = step.take_dc(int(slot), hb, rest);

@@ -41,12 +41,18 @@ struct Unit {
   }
   LS_INLINE Vec<C> bound(Vec<C> c) const { return clipped ? clamp<C>(c, -clip, clip) : c; }
 
-  LS_INLINE void carousel() {
+  LS_INLINE void open() {
     if constexpr (R::has_f) q[R::f] = sigmoid<C>(see ? q[R::f] + w(R::see_f) * c0 : q[R::f]);  // (2)
     if constexpr (R::has_i) q[R::i] = sigmoid<C>(see ? q[R::i] + w(R::see_i) * c0 : q[R::i]);  // (3)
     q[R::g] = tanh<C>(q[R::g]);                                                                // (4)
-    c1 = bound(bare());                                                                        // (5) the carousel
+  }
+  LS_INLINE void see_c() {
     if (see) q[R::o] = q[R::o] + w(R::see_o) * c1;
+  }
+  LS_INLINE void carousel() {
+    open();
+    c1 = bound(bare());  // (5) the carousel
+    see_c();
   }
   LS_INLINE Vec<C> expose(Vec<C> c) {  // c: c_t, or what layer norm makes of it
     q[R::o] = sigmoid<C>(q[R::o]);  // (6)

@@ -157,8 +157,10 @@ LS_INLINE void with_tiles(int64_t w, int64_t nv, F f) {
     case 2: return rows.template operator()<2>(0);
     case 3: return rows.template operator()<3>(0);
     case 4: return rows.template operator()<4>(0);
-    case 6: return rows.template operator()<6>(0);
-    case 8: return rows.template operator()<8>(0);
+  }
+  if constexpr (strip(4) == 2) {  // two panels for a single row
+    if (nv == 6) return rows.template operator()<6>(0);
+    if (nv == 8) return rows.template operator()<8>(0);
   }
 }
 LS_INLINE constexpr int64_t row_limit(int64_t nv) { return LS_REGISTERS == 32 ? (nv == 4 ? R_MAX<4> : R_MAX<3>) : nv == 3 ? R_MAX<3> : R_MAX<2>; }

@@ -43,7 +43,7 @@ struct Input {
 
 struct Output {
   void *y, *hn, *cn;    // [T, B, P], [B, P], [B, H]
-  void *gates, *cells;  // the Tape, [T, B, G*H] and [T, B, H], or null
+  void *gates, *cells;  // the Tape, [T, B, G*H] and [T, B, H], or null; with layer norm backward makes gates that are not there again
   void *norm_ih, *norm_hh, *stats;  // what layer norm keeps for backward: normalised rows [T, B, width] twice, [T, B, 4]; or null
 };
 

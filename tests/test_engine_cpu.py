@@ -262,11 +262,13 @@ def test_compiled_is_one_node(cell):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("tape", [False, True])
 @pytest.mark.parametrize("cell", [Cell(), Cell(layer_norm=True, projection=3, zoneout=(0.3, 0.2))], ids=str)
-def test_operator_keeps_its_contract(cell):
+def test_operator_keeps_its_contract(cell, tape):
     case = Case.make(cell, "cpu", T=4, B=3, I=2, H=5)
     params = [None if (v := case.params.get(k)) is None else v.requires_grad_() for k in cpu.NAMES]
-    args = (case.call.x, *case.state, *params, None, None, None, *(case.call.masks or [None] * 4), False, cpu.encode(cell), True)
+    rest = (None, None, None, *(case.call.masks or [None] * 4), False, cpu.encode(cell), tape, True)
+    args = (case.call.x, *case.state, *params, *rest)
     assert set(torch.library.opcheck(torch.ops.longshort.lstm, args).values()) == {"SUCCESS"}
 
 

@@ -336,7 +336,7 @@ class LSTM(nn.Module):
             x = torch.cat(ys, -1) if D == 2 else ys[0]
         c_dtype = x.dtype if hx is None else hx[1].dtype
         h, c = (v[0] if len(v) == 1 else torch.cat(v) for v in (hs, cs))
-        return x, (h, c.to(c_dtype)), tapes
+        return x, (h, c if c.dtype == c_dtype else c.to(c_dtype)), tapes
 
     def _run_one(
         self, x: Tensor, suffix: str, d: int, state: State | None, lengths: Tensor | None, resets: Tensor | None, tape: bool,
@@ -387,13 +387,15 @@ class LSTM(nn.Module):
             self.observer.see(Seen(suffix[1:], d, y.detach(), record, flow, place, ends))
         record = record if tape else None
         if d == 1:
-            return y, State(state.h[None], state.c[None]), record
+            return y, State(state.h.unsqueeze(0), state.c.unsqueeze(0)), record
         record = record and Tape(self.cell, fold.unfold(record.gates), fold.unfold(record.cells))
         return fold.unfold(y), State(*(fold.leave(v, lengths, crossed) for v in state)), record
 
     def _weights(self, suffix: str) -> dict[str, Tensor]:
         """The parameters of one layer and direction as the engine gets them: in autocast's dtype, some dropped."""
-        params = {k: self._autocast(v) for k, v in self.layer_params(suffix).items()}
+        params = self.layer_params(suffix)
+        if _autocast_dtype(params["weight_ih"].device.type) is not None:
+            params = {k: self._autocast(v) for k, v in params.items()}
         if self.weight_drop and self.training:
             params["weight_hh"] = dropout(params["weight_hh"], self.weight_drop, True)
         return params

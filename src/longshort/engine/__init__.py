@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
-from longshort.engine import recompute
+from longshort.engine import cpu, recompute, reference, vendor
 from longshort.engine.contract import Call, Flow, Tape
 from longshort.engine.product import fast_bf16, linear
 
@@ -27,8 +27,6 @@ ENGINES = ("cpu", "vendor", "reference")  # the order in which `auto` asks
 
 def engines() -> dict[str, ModuleType]:
     """The engines of this installation by name, in the order in which `auto` asks."""
-    from longshort.engine import cpu, reference, vendor
-
     return {"cpu": cpu, "vendor": vendor, "reference": reference}
 
 
@@ -100,9 +98,10 @@ def run(
     arithmetic = torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
     if state is None:
         state = State(x.new_zeros(B, P), x.new_zeros(B, H, dtype=arithmetic))
-    for name, t, shape in (("h", state.h, [B, P]), ("c", state.c, [B, H])):
-        if list(t.shape) != shape:
-            raise ValueError(f"state {name} must be {shape}, got {list(t.shape)}. Did the batch size change between calls?")
-    state = State(state.h.to(x.dtype), state.c.to(arithmetic))
+    else:
+        for name, t, shape in (("h", state.h, [B, P]), ("c", state.c, [B, H])):
+            if list(t.shape) != shape:
+                raise ValueError(f"state {name} must be {shape}, got {list(t.shape)}. Did the batch size change between calls?")
+        state = State(state.h.to(x.dtype), state.c.to(arithmetic))
     forward = engines()[choose(cell, call, engine)].forward
     return forward(cell, params, call, state) if tape == "keep" else recompute.run(forward, cell, params, call, state)

@@ -78,7 +78,7 @@ class Call(NamedTuple):
     @property
     def T(self) -> int:  # noqa: N802
         """Steps."""
-        return len(self.x if self.sizes is None else self.sizes)
+        return (self.x if self.sizes is None else self.sizes).shape[0]
 
     @property
     def B(self) -> int:  # noqa: N802

@@ -6,7 +6,7 @@ operator, longshort::lstm. Second derivatives go through the reference engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import inf, prod
 from typing import Any, NamedTuple
@@ -65,7 +65,7 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
     job = Job(x, *state, *own, call.lengths, call.sizes, call.resets, *(call.masks or Masks()), call.reverse)  # type: ignore[call-arg, arg-type]
     train = torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, *state, *own))
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        y, h, c, gates, cells, *_ = torch.ops.longshort.lstm(*job, encode(cell), call.tape or train)
+        y, h, c, gates, cells, *_ = torch.ops.longshort.lstm(*job, encode(cell), call.tape, train)
     elif train:
         y, h, c, gates, cells = Function.apply(cell, call.tape, call.flow, *job)
     else:
@@ -149,15 +149,20 @@ def _memory(*shape: int, dtype: torch.dtype) -> Any:
     return native.Memory(prod(shape) * dtype.itemsize, 4.0)
 
 
-def run_forward(cell: Cell, job: Job, tape: bool, train: bool) -> list[Any]:
-    """y, h, c; gates and cells with `tape` or `train`; what layer norm keeps with `train`. None for what is not asked."""
+def run_forward(cell: Cell, job: Job, tape: bool, train: bool, new: Callable[..., Any] = _memory) -> list[Any]:
+    """y, h, c; gates and cells with `tape` or `train`; what layer norm keeps with `train`. None for what is not asked.
+
+    With layer norm backward makes the gates again, and needs none. `new` makes what only backward reads.
+    """
     (*steps, _), B, (rows, P), kind = job.x.shape, job.h.shape[0], job.weight_hh.shape, job.x.dtype
     H, state = rows // len(cell.gates), job.c.dtype
     job, layer = job.dense(), job.layer(cell)
     outs: list[Any] = [_empty(*steps, P, dtype=kind), _empty(B, P, dtype=kind), _empty(B, H, dtype=state), *[None] * 5]
-    new = _empty if tape else _memory
+    new = _empty if tape else new
+    if tape or (train and not cell.layer_norm):
+        outs[3] = new(*steps, rows, dtype=kind)
     if tape or train:
-        outs[3:5] = new(*steps, rows, dtype=kind), new(*steps, H, dtype=state)
+        outs[4] = new(*steps, H, dtype=state)
     if train and cell.layer_norm:
         width = native.width(layer)
         outs[5:] = new(*steps, width, dtype=kind), new(*steps, width, dtype=kind), new(*steps, 4, dtype=state)
@@ -312,7 +317,7 @@ def _decode(numbers: tuple[float, ...]) -> Cell:
 _JOB = (
     ", ".join(f"Tensor{'' if k < 5 else '?'} {name}" for k, name in enumerate(Job._fields[:19])) + ", bool reverse, float[] cell"
 )
-torch.library.define("longshort::lstm", f"({_JOB}, bool keep) -> Tensor[]")
+torch.library.define("longshort::lstm", f"({_JOB}, bool tape, bool train) -> Tensor[]")
 torch.library.define("longshort::lstm_backward", f"(Tensor?[] outs, Tensor?[] grads, {_JOB}, bool want_dx) -> Tensor[]")
 
 
@@ -322,8 +327,8 @@ def _some(outs: Sequence[Maybe], like: Tensor) -> list[Tensor]:
 
 @torch.library.impl("longshort::lstm", "CPU")
 def _op(*args: Any) -> list[Tensor]:
-    *job, cell, keep = args
-    return _some(run_forward(_decode(tuple(cell)), Job(*job), keep, keep), job[0])
+    *job, cell, tape, train = args
+    return _some(run_forward(_decode(tuple(cell)), Job(*job), tape, train, _empty), job[0])
 
 
 @torch.library.impl("longshort::lstm_backward", "CPU")
@@ -334,17 +339,18 @@ def _op_backward(outs: list[Tensor], grads: list[Maybe], *args: Any) -> list[Ten
 
 @torch.library.register_fake("longshort::lstm")  # type: ignore[untyped-decorator]
 def _fake(*args: Any) -> list[Tensor]:
-    *inputs, numbers, keep = args
+    *inputs, numbers, tape, train = args
     job, cell = Job(*inputs), _decode(tuple(numbers))
     (*steps, _), (rows, P), (B, H) = job.x.shape, job.weight_hh.shape, job.c.shape
-    outs = [job.x.new_empty(*steps, P), job.h.new_empty(B, P), job.c.new_empty(B, H)]
-    if not keep:
-        return [*outs, *(job.x.new_empty(0) for _ in range(5))]
-    outs += [job.x.new_empty(*steps, rows), job.c.new_empty(*steps, H)]
-    if not cell.layer_norm:
-        return [*outs, *(job.x.new_empty(0) for _ in range(3))]
-    width = native.width(job.layer(cell))
-    return [*outs, job.x.new_empty(*steps, width), job.x.new_empty(*steps, width), job.c.new_empty(*steps, 4)]
+    normed = train and cell.layer_norm
+    width = native.width(job.layer(cell)) if normed else 0
+
+    def of(like: Tensor, there: bool, last: int) -> Tensor:
+        return like.new_empty(*steps, last) if there else job.x.new_empty(0)
+
+    tapes = of(job.x, tape or (train and not normed), rows), of(job.c, tape or train, H)
+    kept = of(job.x, normed, width), of(job.x, normed, width), of(job.c, normed, 4)
+    return [job.x.new_empty(*steps, P), job.h.new_empty(B, P), job.c.new_empty(B, H), *tapes, *kept]
 
 
 @torch.library.register_fake("longshort::lstm_backward")  # type: ignore[untyped-decorator]
@@ -362,7 +368,7 @@ def _op_vjp(ctx: Any, grads: list[Maybe]) -> tuple[Any, ...]:
     job, outs = ctx.saved_tensors[:19], ctx.saved_tensors[19:]
     kept = [outs[0], None, None, *outs[3:]]
     dx, *got = torch.ops.longshort.lstm_backward(kept, list(grads[:3]), *job, *ctx.rest, ctx.want_dx)
-    return (dx if ctx.want_dx else None, *(None if v is None else g for v, g in zip(job[1:12], got, strict=True)), *[None] * 10)
+    return (dx if ctx.want_dx else None, *(None if v is None else g for v, g in zip(job[1:12], got, strict=True)), *[None] * 11)
 
 
 torch.library.register_autograd("longshort::lstm", _op_vjp, setup_context=_setup)
