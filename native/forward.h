@@ -118,11 +118,11 @@ struct Forward {
       }
       for (int64_t v = 0; v < m.Pp; v += L) {
         const int n = int(P - v < L ? P - v : L);
-        const Vec<C> h0 = load<C>((const S*)in.h0 + b * P + v, n);
+        const Vec<C> h0 = in.h0 ? load<C>((const S*)in.h0 + b * P + v, n) : Vec<C>{};
         for (const auto& step : into) step.carry(int(slot), v, n, h0, reset);
       }
       for (int64_t v = 0; v < m.Hp; v += L)
-        store<C>(c + slot * m.Hp + v, reset ? Vec<C>{} : load<C>((const C*)in.c0 + b * H + v, int(H - v < L ? H - v : L)));
+        store<C>(c + slot * m.Hp + v, reset || !in.c0 ? Vec<C>{} : load<C>((const C*)in.c0 + b * H + v, int(H - v < L ? H - v : L)));
     }
   }
   void point_at_x(int64_t s0, int64_t s1) {
@@ -398,8 +398,9 @@ struct Forward {
   void finish() {
     for (int64_t slot = mine(crew.n, crew.rank); slot < mine(crew.n, crew.rank + 1); slot++) {
       const int64_t b = crew.rows[slot], len = crew.len[slot], last = in.reverse ? 0 : len - 1;
-      memcpy((S*)out.hn + b * P, len ? (const S*)out.y + order.row(last, int(slot)) * P : (const S*)in.h0 + b * P, P * sizeof(S));
-      memcpy((C*)out.cn + b * H, len ? c + slot * m.Hp : (const C*)in.c0 + b * H, H * sizeof(C));
+      const auto leave = [](auto* to, const auto* from, int64_t n) { from ? memcpy(to, from, n * sizeof(*to)) : memset(to, 0, n * sizeof(*to)); };
+      leave((S*)out.hn + b * P, len ? (const S*)out.y + order.row(last, int(slot)) * P : in.h0 ? (const S*)in.h0 + b * P : nullptr, P);
+      leave((C*)out.cn + b * H, len ? c + slot * m.Hp : in.c0 ? (const C*)in.c0 + b * H : nullptr, H);
       for (int64_t t = in.sizes ? T : len; t < T; t++) {
         const int64_t at = t * B + b;
         memset((S*)out.y + at * P, 0, P * sizeof(S));

@@ -38,7 +38,7 @@ struct Input {
   const uint8_t* resets;   // [T, B] or null
   const uint8_t *drop_h, *drop_g, *zone_h, *zone_c;  // [B, P], [T, B, H], [T, B, P], [T, B, H], or null
   bool reverse;
-  const void *h0, *c0;     // [B, P], [B, H]
+  const void *h0, *c0;     // [B, P], [B, H]; in inference null is zero
 };
 
 struct Output {

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from laws import ALONE, VARIANTS, same
 from longshort import LSTM, Cell
-from longshort.engine import engines
+from longshort.engine import cpu, engines
 
 KW = [{}, {"num_layers": 3, "bidirectional": True}, {"num_layers": 2, "proj_size": 2}, {"bias": False, "batch_first": True}]
 ENGINES = list(engines())
@@ -109,6 +109,40 @@ def test_every_variant_with_layers_directions_and_tape(cell):
         assert tapes[3].gate(g).shape == (7, 3, 6)
     with pytest.raises(ValueError, match="gate must be one of 'i', 'f', 'g', 'o', got 'x'"):
         tapes[0].gate("x")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("cell", VARIANTS, ids=str)
+def test_the_short_way_without_gradients(cell, dtype, monkeypatch):
+    m = LSTM(4, 6, 2, bidirectional=True, cell=cell, dtype=dtype).eval()
+    width = 2 * sum(m.dilation), 3, cell.projection or 6
+    hx = torch.randn(*width).to(dtype), torch.randn(*width[:2], 6)  # of float32, whatever the model is
+    short = []
+    monkeypatch.setattr(cpu, "infer", lambda *a, real=cpu.infer: short.append(real(*a)) or short[-1])
+    for x, given in itertools.product((torch.randn(5, 3, 4), torch.randn(3, 5, 8)[..., 1::2].transpose(0, 1), torch.randn(0, 3, 4)),
+                                      ({}, {"hx": hx}, {"lengths": [len(hx), 0, 1]}, {"lengths": [0, 0, 0], "hx": hx})):  # fmt: skip
+        x, given = x.to(dtype), given if len(x) or "lengths" not in given else {}
+        long = out(m(x, **given))
+        assert all(v is None for v in short)
+        with torch.no_grad():
+            assert {k: v.dtype for k, v in out(m(x, **given)).items()} == {k: v.dtype for k, v in long.items()}
+            same({k: v.detach() for k, v in long.items()}, out(m(x, **given)), atol=0)
+        assert all(v is not None for v in short[4:]) == (x.stride(2) == 1)
+        short.clear()
+
+
+def test_the_short_way_is_for_nothing_special(monkeypatch):
+    monkeypatch.setattr(cpu, "infer", lambda *a: pytest.fail("took the short way"))
+    x = torch.randn(5, 3, 4)
+    with torch.no_grad():
+        LSTM(4, 6)(x, tape=True)
+        LSTM(4, 6)(x, resets=torch.zeros(5, 3, dtype=torch.bool))
+        LSTM(4, 6, dilation=2)(x)
+        LSTM(4, 6, cell=Cell(zoneout=(0.5, 0.5)))(x)
+        LSTM(4, 6)(pack_padded_sequence(x, [5, 2, 1]))
+        LSTM(4, 6, engine="reference")(x)
+    with pytest.raises(pytest.fail.Exception), torch.no_grad():
+        LSTM(4, 6)(x)
 
 
 def test_resets_cut_a_bidirectional_batch_into_its_documents():

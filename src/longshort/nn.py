@@ -139,6 +139,7 @@ class LSTM(nn.Module):
         self.cell, self.init, self.engine, self.weight_drop, self.tape = cell, init, engine, weight_drop, tape
         self.proj_size = cell.projection or 0
         self.dilation = _per_layer(dilation, num_layers)
+        self._names = tuple(cell.shapes(input_size, hidden_size, bias))  # of the parameters of a layer and direction
         for k, suffix in self._stack():
             I = input_size if k == 0 else (self.proj_size or hidden_size) * (1 + bidirectional)
             for name, shape in cell.shapes(I, hidden_size, bias).items():
@@ -152,8 +153,7 @@ class LSTM(nn.Module):
 
     def layer_params(self, suffix: str) -> dict[str, Tensor]:
         """The parameters of one layer and direction, by the names in `Cell.shapes`; suffix as in '_l0_reverse'."""
-        names = self.cell.shapes(self.input_size, self.hidden_size, self.bias)
-        return {name: getattr(self, name + suffix) for name in names}
+        return {name: getattr(self, name + suffix) for name in self._names}
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
@@ -304,21 +304,22 @@ class LSTM(nn.Module):
         if self.observer is not None and _transformed():
             raise ValueError("an LSTM that is observed (probe.record) runs eagerly: neither torch.compile nor torch.func can "
                              "show its steps. Record the model as it was before it was compiled or transformed.")  # fmt: skip
-        packed, D = Call(x, sizes=sizes), 1 + self.bidirectional
-        T, B = packed.T, packed.B
+        D = 1 + self.bidirectional
+        T, B = (x.shape[0], x.shape[1]) if sizes is None else (len(sizes), int(sizes[0]))
         if resets is not None and (resets.dtype != torch.bool or list(resets.shape) != [T, B]):
             raise ValueError(
                 f"resets must be bool, {[B, T] if self.batch_first else [T, B]}, "
                 f"got {resets.dtype}, {list(resets.mT.shape if self.batch_first else resets.shape)}."
             )
-        S, P = D * sum(self.dilation), self.proj_size or self.hidden_size
-        for name, t, width in zip("hc", hx or (), (P, self.hidden_size), strict=False):
-            if list(t.shape) != [S, B, width]:
-                axes = f"[L*D, B, {'P' if name == 'h' else 'H'}]"
-                raise ValueError(
-                    f"state {name} must be {axes} = {[S, B, width]}, got {list(t.shape)}. "
-                    "Did the batch size change between calls?"
-                )
+        if hx is not None:
+            S, P = D * sum(self.dilation), self.proj_size or self.hidden_size
+            for name, t, width in zip("hc", hx, (P, self.hidden_size), strict=True):
+                if list(t.shape) != [S, B, width]:
+                    axes = f"[L*D, B, {'P' if name == 'h' else 'H'}]"
+                    raise ValueError(
+                        f"state {name} must be {axes} = {[S, B, width]}, got {list(t.shape)}. "
+                        "Did the batch size change between calls?"
+                    )
         x = self._autocast(x)
         hs, cs, tapes, row = [], [], [], 0
         for k, d in enumerate(self.dilation):
@@ -343,17 +344,23 @@ class LSTM(nn.Module):
         sizes: Tensor | None, back: Tensor | None,
     ) -> tuple[Tensor, State, Tape | None]:  # fmt: skip
         """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
-        packed, reverse = Call(x, sizes=sizes), suffix.endswith("_reverse")
-        T, B = packed.T, packed.B
+        reverse = suffix.endswith("_reverse")
         if self._held is None:
             params = self._weights(suffix)
         else:
             params = self._held.get(suffix) or self._held.setdefault(suffix, self._weights(suffix))
+        special = tape or self.observer is not None or resets is not None or sizes is not None
+        if d == 1 and not special and not (self.training and self.cell.noisy):
+            short = engines.infer(self.cell, params, x, state, lengths, reverse, self.engine)
+            if short is not None:
+                return *short, None
         if x.dtype != (dtype := params["weight_ih"].dtype):
             raise ValueError(
                 f"input must have the dtype of the weights, {dtype}, got {x.dtype}. "
                 f"Convert one of them: input.to({dtype}) or model.to({x.dtype})."
             )
+        packed = Call(x, sizes=sizes)
+        T, B = packed.T, packed.B
         if resets is not None and reverse:  # between t - 1 and t there is one border, whichever way it is crossed
             resets = torch.cat([resets[1:], resets.new_zeros(min(T, 1), B)])
             if lengths is not None:
@@ -419,7 +426,7 @@ class LSTM(nn.Module):
 
 def _autocast_dtype(kind: str) -> torch.dtype | None:
     """The dtype of autocast on this kind of device, None where it is off."""
-    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    on = (kind == "cpu" or torch.amp.is_autocast_available(kind)) and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if on else None
 
 

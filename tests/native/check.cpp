@@ -195,11 +195,11 @@ void formats(int64_t T, int64_t B, int64_t I, int64_t H, Gates gates, bool norm)
   const std::vector<double> all[] = {normal(rows * I, s), normal(rows * H, s), normal(rows, s), normal(l.peepholes() * H, s), normal(rows, 0.3), normal(T * B * I, 1)};
   const auto run = [&]<class C>(Type type, C) {
     l.type = type;
-    std::vector<C> v[6], y(T * B * H), hn(B * H), cn(B * H), zero(B * H);
+    std::vector<C> v[6], y(T * B * H), hn(B * H), cn(B * H);
     for (int i = 0; i < 6; i++) v[i].assign(all[i].begin(), all[i].end());
     const C *ch = norm ? v[3].data() : nullptr, *gain = norm ? v[4].data() : nullptr;
     const Params p{v[0].data(), v[1].data(), v[2].data(), v[2].data(), nullptr, ch, gain, gain, gain};
-    const Input in{T, B, nullptr, v[5].data(), B * I, I, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, false, zero.data(), zero.data()};
+    const Input in{T, B, nullptr, v[5].data(), B * I, I, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, false, nullptr, nullptr};
     longshort::forward(l, p, in, {y.data(), hn.data(), cn.data(), nullptr, nullptr, nullptr, nullptr, nullptr}, false, 2);
     return std::vector<double>(y.begin(), y.end());
   };

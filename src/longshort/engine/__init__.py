@@ -52,6 +52,13 @@ def choose(cell: Cell, call: Call, engine: str = "auto") -> str:
     return engine
 
 
+def infer(
+    cell: Cell, params: Params, x: Tensor, state: State | None, lengths: Tensor | None, reverse: bool, engine: str
+) -> tuple[Tensor, State] | None:
+    """What `run` returns, but h [1, B, P] and c [1, B, H], on a short way; None where there is none. See `cpu.infer`."""
+    return cpu.infer(cell, params, x, state, lengths, reverse) if engine in ("auto", "cpu") else None
+
+
 def takes_packed(cell: Cell, call: Call, engine: str = "auto") -> bool:
     """Whether a packed batch (`call.sizes`) runs without being padded: the reference engine pads it, and others may refuse it."""
     able = [name for name, why in refusals(cell, call).items() if why is None and engine in ("auto", name)]

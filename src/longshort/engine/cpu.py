@@ -65,12 +65,48 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
     job = Job(x, *state, *own, call.lengths, call.sizes, call.resets, *(call.masks or Masks()), call.reverse)  # type: ignore[call-arg, arg-type]
     train = torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, *state, *own))
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        y, h, c, gates, cells, *_ = torch.ops.longshort.lstm(*job, encode(cell), call.tape, train)
+        y, h, c, *kept = torch.ops.longshort.lstm(*job, encode(cell), call.tape, train)
     elif train:
-        y, h, c, gates, cells = Function.apply(cell, call.tape, call.flow, *job)
+        y, h, c, *kept = Function.apply(cell, call.tape, call.flow, *job)
     else:
-        y, h, c, gates, cells, *_ = run_forward(cell, job, call.tape, False)
-    return y, State(h, c), Tape(cell, gates.detach(), cells.detach()) if call.tape else None
+        y, h, c, *kept = run_forward(cell, job, call.tape, False)
+    return y, State(h, c), Tape(cell, kept[0].detach(), kept[1].detach()) if call.tape else None
+
+
+def infer(
+    cell: Cell, params: Params, x: Tensor, state: State | None, lengths: Maybe, reverse: bool
+) -> tuple[Tensor, State] | None:
+    """One layer in one direction without gradients, the short way: between two calls the caches have forgotten what Python needs.
+
+    Args:
+        cell: the variant.
+        params: the tensors of `cell.shapes(I, H)`.
+        x: input, [T, B, I].
+        state: h [1, B, P] and c [1, B, H]; zero if None.
+        lengths: as in `Call`.
+        reverse: as in `Call`.
+
+    Returns:
+        y [T, B, P], and the state, shaped as the one given. None where the way must be longer: `forward` takes any call.
+    """
+    kind = x.dtype
+    if torch.is_grad_enabled() or native is None or kind not in TYPES or not x.is_cpu or torch.compiler.is_compiling():
+        return None
+    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return None
+    own = [params.get(name) for name in NAMES]
+    if not all([v is None or (v.dtype is kind and v.is_cpu and v.is_contiguous()) for v in own]) or x.stride(2) != 1:
+        return None
+    arithmetic = torch.float32 if kind is torch.bfloat16 else kind
+    if state is not None:
+        if not (state.h.is_cpu and state.c.is_cpu):
+            return None
+        state = State(state.h.to(kind).contiguous(), state.c.to(arithmetic).contiguous())
+    (T, B, _), (rows, P) = x.shape, params["weight_hh"].shape
+    job = Job(x, *(state or (None, None)), *own, lengths, *[None] * 6, reverse)  # type: ignore[call-arg]
+    y, h, c = _empty(T, B, P, dtype=kind), _empty(1, B, P, dtype=kind), _empty(1, B, rows // len(cell.gates), dtype=arithmetic)
+    native.forward(job.layer(cell), *_read(job), _addresses(y, h, c, *[None] * 5), False, torch.get_num_threads())
+    return y, State(h, c)
 
 
 # ---- the two calls into the extension ----
@@ -129,8 +165,10 @@ def _addresses(*tensors: Any) -> tuple[int, ...]:
 
 def _read(job: Job) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Addresses of the params, and of the rest with the sizes; the job must be dense and stay alive."""
-    T, B = (job.x if job.sizes is None else job.sizes).shape[0], job.h.shape[0]
-    x_t, x_b = job.x.stride()[:-1] if job.sizes is None else (0, job.x.stride(0))
+    if job.sizes is None:
+        (T, B), (x_t, x_b) = job.x.shape[:2], job.x.stride()[:2]
+    else:
+        T, B, x_t, x_b = job.sizes.shape[0], job.h.shape[0], 0, job.x.stride(0)
     at = _addresses(*job[:19])
     return at[3:12], (T, B, at[13], at[0], x_t, x_b, at[12], *at[14:], int(job.reverse), at[1], at[2])
 
@@ -140,8 +178,7 @@ def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
     size = prod(shape) * dtype.itemsize
     if size < LARGE:
         return torch.empty(shape, dtype=dtype)
-    storage = torch.frombuffer(native.Memory(size, 1.25), dtype=torch.uint8).untyped_storage()
-    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]  # strides may be left out
+    return torch.frombuffer(native.Memory(size, 1.25), dtype=dtype, count=prod(shape)).resize_(shape)
 
 
 def _memory(*shape: int, dtype: torch.dtype) -> Any:
@@ -185,7 +222,7 @@ def run_backward(cell: Cell, job: Job, outs: Sequence[Any], grads: Sequence[Mayb
     native.backward(layer, *_read(job), _addresses(*outs), addresses, torch.get_num_threads())
     if flow is not None:
         flow.add(*shown)
-    return [dx, dh, dc, *(None if v is None else v.to(kind) for v in dp)]
+    return [dx, dh, dc, *(dp if kind == state else [None if v is None else v.to(kind) for v in dp])]
 
 
 class Function(torch.autograd.Function):
@@ -193,15 +230,16 @@ class Function(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, cell: Cell, tape: bool, flow: Flow | None, *inputs: Any) -> tuple[Tensor, ...]:
-        """y, h, c, gates, cells."""
+        """y, h, c; gates and cells where they are asked for."""
         ctx.set_materialize_grads(False)
         job = Job(*inputs)
         outs = run_forward(cell, job, tape, True)
         ctx.cell, ctx.flow, ctx.reverse, ctx.kept = cell, flow, job.reverse, outs[3:]
         ctx.save_for_backward(*job[:19], outs[0])
-        shown = outs[3:5] if tape else [job.x.new_empty(0), job.x.new_empty(0)]
-        ctx.mark_non_differentiable(*shown)
-        return (*outs[:3], *shown)
+        if not tape:
+            return tuple(outs[:3])
+        ctx.mark_non_differentiable(*outs[3:5])
+        return tuple(outs[:5])
 
     @staticmethod
     def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
