@@ -326,6 +326,15 @@ def _step(path: Path) -> int:
         return header["resume"]["step"]
 
 
+@pytest.fixture
+def awake():
+    """Ctrl-C reaches Python, also where the tests run in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("awake")
 @pytest.mark.parametrize("where", ["at_loss", "at_score"])
 def test_ctrl_c_saves_a_whole_state(tmp_path: Path, where: str) -> None:
     path, training = tmp_path / "run.safetensors", replace(SHORT, save_steps=0)
@@ -338,6 +347,7 @@ def test_ctrl_c_saves_a_whole_state(tmp_path: Path, where: str) -> None:
     assert same(train(Toy(), training, progress=False, checkpoint=path, resume=True), whole)
 
 
+@pytest.mark.usefixtures("awake")
 def test_ctrl_c_twice_stops_at_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt, match="asked twice") as e:
         train(Meddled(at_loss={3: lambda: (ctrl_c(), ctrl_c())}), SHORT, progress=False, checkpoint=tmp_path / "run.safetensors")
