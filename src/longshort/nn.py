@@ -304,16 +304,15 @@ class LSTM(nn.Module):
         if self.observer is not None and _transformed():
             raise ValueError("an LSTM that is observed (probe.record) runs eagerly: neither torch.compile nor torch.func can "
                              "show its steps. Record the model as it was before it was compiled or transformed.")  # fmt: skip
-        D = 1 + self.bidirectional
-        T, B = (x.shape[0], x.shape[1]) if sizes is None else (len(sizes), int(sizes[0]))
-        if resets is not None and (resets.dtype != torch.bool or list(resets.shape) != [T, B]):
+        packed, D = Call(x, sizes=sizes), 1 + self.bidirectional
+        if resets is not None and (resets.dtype != torch.bool or list(resets.shape) != [packed.T, packed.B]):
             raise ValueError(
-                f"resets must be bool, {[B, T] if self.batch_first else [T, B]}, "
+                f"resets must be bool, {[packed.B, packed.T] if self.batch_first else [packed.T, packed.B]}, "
                 f"got {resets.dtype}, {list(resets.mT.shape if self.batch_first else resets.shape)}."
             )
         if hx is not None:
-            S, P = D * sum(self.dilation), self.proj_size or self.hidden_size
-            for name, t, width in zip("hc", hx, (P, self.hidden_size), strict=True):
+            S, B, P = D * sum(self.dilation), packed.B, self.proj_size or self.hidden_size
+            for name, t, width in zip("hc", hx, (P, self.hidden_size), strict=False):
                 if list(t.shape) != [S, B, width]:
                     axes = f"[L*D, B, {'P' if name == 'h' else 'H'}]"
                     raise ValueError(

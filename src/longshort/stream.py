@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from longshort.engine import Call, cpu
+from longshort.engine.contract import arithmetic
 
 if TYPE_CHECKING:
     from longshort.nn import LSTM
@@ -61,9 +62,9 @@ class Stream:
             return
         self._lstm = copy.deepcopy(lstm, {id(lstm.observer): lstm.observer}).eval()  # whoever looks on is not copied
         self._lstm.batch_first = False
-        S, arithmetic = sum(lstm.dilation), torch.float32 if weight.dtype in (torch.bfloat16, torch.float16) else weight.dtype
+        S = sum(lstm.dilation)
         self._h = weight.new_zeros(S, batch, lstm.proj_size or lstm.hidden_size).detach()
-        self._c = weight.new_zeros(S, batch, lstm.hidden_size, dtype=arithmetic).detach()
+        self._c = weight.new_zeros(S, batch, lstm.hidden_size, dtype=arithmetic(weight.dtype)).detach()
 
     @torch.no_grad()
     def step(self, x: Tensor) -> Tensor:

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from types import ModuleType
 
-import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
 from longshort.engine import cpu, recompute, reference, vendor
-from longshort.engine.contract import Call, Flow, Tape
+from longshort.engine.contract import Call, Flow, Tape, arithmetic
 from longshort.engine.product import fast_bf16, linear
 
 __all__ = ["ENGINES", "Call", "Cell", "Flow", "Masks", "State", "Tape", "choose", "explain", "fast_bf16", "linear", "run"]
@@ -102,13 +101,12 @@ def run(
             raise ValueError(f"{name} must be {shape}, got {list(t.shape)}. The batch size of x is {B}.")
     if call.sizes is not None and (call.lengths is not None or call.resets is not None):
         raise ValueError("a packed batch has neither lengths nor resets: give it padded, as [T, B, I].")
-    arithmetic = torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
     if state is None:
-        state = State(x.new_zeros(B, P), x.new_zeros(B, H, dtype=arithmetic))
+        state = State(x.new_zeros(B, P), x.new_zeros(B, H, dtype=arithmetic(x.dtype)))
     else:
         for name, t, shape in (("h", state.h, [B, P]), ("c", state.c, [B, H])):
             if list(t.shape) != shape:
                 raise ValueError(f"state {name} must be {shape}, got {list(t.shape)}. Did the batch size change between calls?")
-        state = State(state.h.to(x.dtype), state.c.to(arithmetic))
+        state = State(state.h.to(x.dtype), state.c.to(arithmetic(x.dtype)))
     forward = engines()[choose(cell, call, engine)].forward
     return forward(cell, params, call, state) if tape == "keep" else recompute.run(forward, cell, params, call, state)

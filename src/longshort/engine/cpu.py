@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
-from longshort.engine.contract import Call, Flow, Tape
+from longshort.engine.contract import Call, Flow, Tape, arithmetic, eager
 
 native: Any = None
 MISSING = ""
@@ -90,21 +90,19 @@ def infer(
         y [T, B, P], and the state, shaped as the one given. None where the way must be longer: `forward` takes any call.
     """
     kind = x.dtype
-    if torch.is_grad_enabled() or native is None or kind not in TYPES or not x.is_cpu or torch.compiler.is_compiling():
-        return None
-    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.is_grad_enabled() or native is None or kind not in TYPES or not x.is_cpu or not eager():
         return None
     own = [params.get(name) for name in NAMES]
     if not all([v is None or (v.dtype is kind and v.is_cpu and v.is_contiguous()) for v in own]) or x.stride(2) != 1:
         return None
-    arithmetic = torch.float32 if kind is torch.bfloat16 else kind
     if state is not None:
         if not (state.h.is_cpu and state.c.is_cpu):
             return None
-        state = State(state.h.to(kind).contiguous(), state.c.to(arithmetic).contiguous())
+        state = State(state.h.to(kind).contiguous(), state.c.to(arithmetic(kind)).contiguous())
     (T, B, _), (rows, P) = x.shape, params["weight_hh"].shape
     job = Job(x, *(state or (None, None)), *own, lengths, *[None] * 6, reverse)  # type: ignore[call-arg]
-    y, h, c = _empty(T, B, P, dtype=kind), _empty(1, B, P, dtype=kind), _empty(1, B, rows // len(cell.gates), dtype=arithmetic)
+    y, h = _empty(T, B, P, dtype=kind), _empty(1, B, P, dtype=kind)
+    c = _empty(1, B, rows // len(cell.gates), dtype=arithmetic(kind))
     native.forward(job.layer(cell), *_read(job), _addresses(y, h, c, *[None] * 5), False, torch.get_num_threads())
     return y, State(h, c)
 
@@ -186,24 +184,26 @@ def _memory(*shape: int, dtype: torch.dtype) -> Any:
     return native.Memory(prod(shape) * dtype.itemsize, 4.0)
 
 
-def run_forward(cell: Cell, job: Job, tape: bool, train: bool, new: Callable[..., Any] = _memory) -> list[Any]:
-    """y, h, c; gates and cells with `tape` or `train`; what layer norm keeps with `train`. None for what is not asked.
+def _shapes(cell: Cell, job: Job, tape: bool, train: bool) -> list[tuple[tuple[int, ...], torch.dtype] | None]:
+    """Shape and type of y, h, c; gates and cells, with `tape` or `train`, but with layer norm backward makes the gates again;
+    what layer norm keeps, with `train`. None for what is not asked."""
+    (*steps, _), (rows, P), (B, H), kind, state = job.x.shape, job.weight_hh.shape, job.c.shape, job.x.dtype, job.c.dtype
+    normed = train and cell.layer_norm
+    width = native.width(job.layer(cell)) if normed else 0
 
-    With layer norm backward makes the gates again, and needs none. `new` makes what only backward reads.
-    """
-    (*steps, _), B, (rows, P), kind = job.x.shape, job.h.shape[0], job.weight_hh.shape, job.x.dtype
-    H, state = rows // len(cell.gates), job.c.dtype
-    job, layer = job.dense(), job.layer(cell)
-    outs: list[Any] = [_empty(*steps, P, dtype=kind), _empty(B, P, dtype=kind), _empty(B, H, dtype=state), *[None] * 5]
-    new = _empty if tape else new
-    if tape or (train and not cell.layer_norm):
-        outs[3] = new(*steps, rows, dtype=kind)
-    if tape or train:
-        outs[4] = new(*steps, H, dtype=state)
-    if train and cell.layer_norm:
-        width = native.width(layer)
-        outs[5:] = new(*steps, width, dtype=kind), new(*steps, width, dtype=kind), new(*steps, 4, dtype=state)
-    native.forward(layer, *_read(job), _addresses(*outs), train, torch.get_num_threads())
+    def of(there: bool, n: int, dtype: torch.dtype) -> tuple[tuple[int, ...], torch.dtype] | None:
+        return ((*steps, n), dtype) if there else None
+
+    return [((*steps, P), kind), ((B, P), kind), ((B, H), state), of(tape or (train and not normed), rows, kind),
+            of(tape or train, H, state), of(normed, width, kind), of(normed, width, kind), of(normed, 4, state)]  # fmt: skip
+
+
+def run_forward(cell: Cell, job: Job, tape: bool, train: bool, new: Callable[..., Any] = _memory) -> list[Any]:
+    """y, h, c; gates and cells; what layer norm keeps: see `_shapes`. `new` makes what only backward reads."""
+    shapes, job = _shapes(cell, job, tape, train), job.dense()
+    makers = [_empty] * 3 + [_empty if tape else new] * 5
+    outs = [made and make(*made[0], dtype=made[1]) for make, made in zip(makers, shapes, strict=True)]
+    native.forward(job.layer(cell), *_read(job), _addresses(*outs), train, torch.get_num_threads())
     return outs
 
 
@@ -294,7 +294,6 @@ class Stream:
         if why is not None:
             raise ValueError(f"engine 'cpu' cannot stream: {why}")
         self.dtype, self.batch, self.inputs = first.dtype, batch, first.shape[1]
-        arithmetic = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
         self.states: list[State] = []
         self._kept: list[Tensor] = []  # the extension writes there
         self._native = native.Stream(batch, torch.get_num_threads())
@@ -303,7 +302,9 @@ class Stream:
             rows, I = own["weight_ih"].shape
             H = rows // len(cell.gates)
             P = cell.projection or H
-            self.states.append(State(torch.zeros(batch, P, dtype=self.dtype), torch.zeros(batch, H, dtype=arithmetic)))
+            self.states.append(
+                State(torch.zeros(batch, P, dtype=self.dtype), torch.zeros(batch, H, dtype=arithmetic(self.dtype)))
+            )
             self.y = torch.zeros(batch, P, dtype=self.dtype)
             self._kept.append(self.y)
             kind = BYTES if weights == "int8" else TYPES[self.dtype]
@@ -378,17 +379,9 @@ def _op_backward(outs: list[Tensor], grads: list[Maybe], *args: Any) -> list[Ten
 @torch.library.register_fake("longshort::lstm")  # type: ignore[untyped-decorator]
 def _fake(*args: Any) -> list[Tensor]:
     *inputs, numbers, tape, train = args
-    job, cell = Job(*inputs), _decode(tuple(numbers))
-    (*steps, _), (rows, P), (B, H) = job.x.shape, job.weight_hh.shape, job.c.shape
-    normed = train and cell.layer_norm
-    width = native.width(job.layer(cell)) if normed else 0
-
-    def of(like: Tensor, there: bool, last: int) -> Tensor:
-        return like.new_empty(*steps, last) if there else job.x.new_empty(0)
-
-    tapes = of(job.x, tape or (train and not normed), rows), of(job.c, tape or train, H)
-    kept = of(job.x, normed, width), of(job.x, normed, width), of(job.c, normed, 4)
-    return [job.x.new_empty(*steps, P), job.h.new_empty(B, P), job.c.new_empty(B, H), *tapes, *kept]
+    job = Job(*inputs)
+    shapes = _shapes(_decode(tuple(numbers)), job, tape, train)
+    return _some([made and job.x.new_empty(made[0], dtype=made[1]) for made in shapes], job.x)
 
 
 @torch.library.register_fake("longshort::lstm_backward")  # type: ignore[untyped-decorator]

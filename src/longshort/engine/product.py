@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.nn.functional import linear as torchs
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from longshort.engine import cpu
+from longshort.engine.contract import eager
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b, like `torch.nn.functional.linear`, in inference also with the promise that a row of the result depends on its
@@ -40,8 +43,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(f"x must be [*, K], weight [N, K] and bias [N] or None, got {came}.")
     if not _own(x, weight, bias):
         return torchs(x, weight, bias)
-    from longshort.engine import cpu
-
     K = x.shape[-1]
     rows, b = x.reshape(-1, K).contiguous(), None if bias is None else bias.contiguous()
     y = cpu._empty(*x.shape[:-1], weight.shape[0], dtype=torch.float32)
@@ -52,8 +53,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def fast_bf16(device: torch.device) -> bool:
     """Whether a device has instructions for products in bfloat16. On a CPU that has none, torch's take some sixty times as
     long as in float32."""
-    from longshort.engine import cpu
-
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type != "cpu" or (cpu.native is not None and "avx512bf16" in cpu.native.instruction_sets())
@@ -61,11 +60,7 @@ def fast_bf16(device: torch.device) -> bool:
 
 def _own(*tensors: Tensor | None) -> bool:
     """Whether the native product takes the call."""
-    from longshort.engine import cpu
-
-    if cpu.native is None or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
-        return False
-    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if cpu.native is None or torch.is_autocast_enabled("cpu") or not eager():
         return False
     grad = torch.is_grad_enabled()
     for v in tensors:
@@ -91,8 +86,6 @@ def _watch() -> None:
 
 
 def _packed(weight: Tensor) -> Any:
-    from longshort.engine import cpu
-
     def pack() -> Any:
         w = weight.detach().contiguous()
         return cpu.native.Linear(*w.shape, w.data_ptr(), torch.get_num_threads())
