@@ -188,6 +188,13 @@ struct Backward {
           dy((const S*)b.gr.dy), gates((const S*)b.out.gates), norm_ih((const S*)b.out.norm_ih), norm_hh((const S*)b.out.norm_hh),
           cells((const C*)b.out.cells), dh(b.dh), dc(b.dc), dm(b.dm), see(b.sums.see[b.crew.rank]), flow_h((C*)b.gr.flow_h), flow_c((C*)b.gr.flow_c) {}
 
+    // For what the next step reads of units [from, to).
+    LS_INLINE void ask_ahead(int slot, int64_t from, int64_t to) const {
+      const int64_t at = from0 + rows[slot], further = at + from0 - at0;
+      for (int g = 0; g < G && gates; g++) ask(gates + (at * G + g) * H + from, to - from);
+      if (dy) ask(dy + at * P + from, to - from);
+      if (further > 0) ask(cells + further * H + from, to - from);
+    }
     // dh of h_t, its direct part left in dh (9'); what goes to h before zoneout is returned.
     LS_INLINE Vec<C> take_dh(int slot, int64_t v) const {
       const int n = int(P - v < L ? P - v : L);
@@ -222,7 +229,7 @@ struct Backward {
           const Vec<C> rebuilt = u.bound(u.bare());
           u.c1 = in.zone_c ? pick<C>(load_mask<C>(in.zone_c + at * H + v, n), rebuilt, u.c1) : rebuilt;
         }
-      if (again) u.see_c(), u.q[Rows<K>::o] = sigmoid<C>(u.q[Rows<K>::o]);  // (6)
+      if (again) u.see_c(), u.open_o();
       return u;
     }
     LS_INLINE Vec<C> sum_of_norms(int64_t at, int64_t hb, int g) const {  // what layer norm gave a gate in (1)
@@ -273,7 +280,8 @@ struct Backward {
     const int64_t first = mine(m.nb, crew.rank), last = mine(m.nb, crew.rank + 1);
     E* const to = da[0];
     const int64_t rows_of_panel = most;
-    for (int slot = 0; slot < n; slot++)
+    for (int slot = 0; slot < n; slot++) {
+      step.ask_ahead(slot, first * L, std::min(last * L, H));
       for (int64_t hb = first; hb < last; hb++) {
         const auto u = step.unit(slot, hb);
         Back b;
@@ -287,6 +295,7 @@ struct Backward {
         const int64_t pitch = m.pitch_of(hb);
         for (int g = 0; g < G; g++) store<C>(to + (hb * rows_of_panel + done + slot) * GV + g * pitch, b.da[g], int(pitch));
       }
+    }
   }
   LS_INLINE void keep_m(int64_t hb, int64_t k, Vec<C> value) {
     const auto b = Blocks<N>{most / KPN, H};
@@ -301,9 +310,8 @@ struct Backward {
     constexpr int o = Rows<K>::o;
     C* const gain_c = sums.gain_c[crew.rank];
     for (int64_t slot = from; slot < to; slot++) {
-      const int64_t next = (step.from0 + step.rows[slot]) * wide;  // asked for a step ahead: these rows come from far away
-      for (int64_t v = 0; v < wide; v += 64 / int64_t(sizeof(S)))
-        __builtin_prefetch((const S*)out.norm_ih + next + v), __builtin_prefetch((const S*)out.norm_hh + next + v);
+      const int64_t next = (step.from0 + step.rows[slot]) * wide;
+      step.ask_ahead(int(slot), 0, H), ask((const S*)out.norm_ih + next, wide), ask((const S*)out.norm_hh + next, wide);
       const C* stats = (const C*)out.stats + order.row(t, int(slot)) * 4;
       Vec<C> s1{}, s2{};
       for (int64_t hb = 0; hb < m.nb; hb++) {

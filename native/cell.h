@@ -54,8 +54,9 @@ struct Unit {
     c1 = bound(bare());  // (5) the carousel
     see_c();
   }
+  LS_INLINE void open_o() { q[R::o] = sigmoid<C>(q[R::o]); }  // (6)
   LS_INLINE Vec<C> expose(Vec<C> c) {  // c: c_t, or what layer norm makes of it
-    q[R::o] = sigmoid<C>(q[R::o]);  // (6)
+    open_o();
     return q[R::o] * tanh<C>(c);    // (7)
   }
 

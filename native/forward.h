@@ -204,17 +204,25 @@ struct Forward {
     const Input& in;
     const Order order;
     const int32_t* rows;
-    const int64_t at0, next, H, P, Hp, Pp;  // at0: where step t begins; next: the step after it
+    const int64_t at0, next, ahead, H, P, Hp, Pp;  // at0: where step t begins; next: the step after it; ahead: where that begins
     C *c, *h_raw;
     E *h, *mh;
     S *y, *kept;
     C* cells;
     const bool far;  // the tape is larger than those caches
     Step(const Forward& f, int64_t t, int now)
-        : m(f.m), l(f.l), in(f.in), order(f.order), rows(f.crew.rows), at0(f.order.row(t)), next(f.in.reverse ? t - 1 : t + 1), H(f.H),
-          P(f.P), Hp(f.m.Hp), Pp(f.m.Pp), c(f.c), h_raw(f.h_raw), h(f.h[now ^ 1]), mh(f.mh), y((S*)f.out.y), kept((S*)f.out.gates),
+        : m(f.m), l(f.l), in(f.in), order(f.order), rows(f.crew.rows), at0(f.order.row(t)), next(f.in.reverse ? t - 1 : t + 1),
+          ahead(next >= 0 && next < f.T ? order.row(next) : at0), H(f.H), P(f.P), Hp(f.m.Hp), Pp(f.m.Pp), c(f.c), h_raw(f.h_raw), h(f.h[now ^ 1]), mh(f.mh), y((S*)f.out.y), kept((S*)f.out.gates),
           cells((C*)f.out.cells), far(H % L == 0 && (uintptr_t(kept) | uintptr_t(cells)) % 64 == 0 && f.tape_bytes() > FAR) {}
 
+    // For what the next step leaves of this vector.
+    LS_INLINE void ask_ahead(int slot, const Panel& p) const {
+      const int64_t at = ahead + rows[slot];
+      ask(y + at * P + p.v, 1);
+      if (far) return;
+      for (int g = 0; g < G && kept; g++) ask(kept + (at * G + g) * H + p.v, 1);
+      if (cells) ask(cells + at * H + p.v, 1);
+    }
     LS_INLINE Unit<K, C> unit(int slot, const Panel& p, const C* a) const {
       Unit<K, C> u;
       for (int g = 0; g < G; g++) u.q[g] = load<C>(a + g * p.pitch);
@@ -281,6 +289,7 @@ struct Forward {
   LS_INLINE static void fuse(const Step<Plain>& step, const Panel& p, int r0, int w, C* tile, C* c1) {
     constexpr int o = Rows<K>::o;
     for (int r = 0; r < w; r++) {
+      step.ask_ahead(r0 + r, p);
       auto u = step.unit(r0 + r, p, tile + r * GV);
       u.carousel();
       step.keep(u, r0 + r, p);
@@ -351,6 +360,10 @@ struct Forward {
       const int64_t at = order.row(t, int(slot));
       const Moments x = moments[slot * 3], h = moments[slot * 3 + 1];
       S *const keep_x = out.norm_ih ? (S*)out.norm_ih + at * wide : nullptr, *const keep_h = (S*)out.norm_hh + at * wide;
+      if (keep_x) {
+        const int64_t next = (step.ahead + step.rows[slot]) * wide;
+        ask((const S*)out.norm_ih + next, wide), ask((const S*)out.norm_hh + next, wide);
+      }
       if (out.stats) ((C*)out.stats)[at * 4] = x.rstd, ((C*)out.stats)[at * 4 + 1] = h.rstd;
       C* const row = hh + slot * wide;
       const C *const ih_row = ih + slot * wide, *const gain_x = m.gain_ih, *const gain_h = m.gain_hh;
@@ -364,6 +377,7 @@ struct Forward {
       for (int64_t hb = 0; hb < m.nb; hb++) {
         const Panel p(m, hb);
         C* a = hh + slot * wide + hb * GV;
+        step.ask_ahead(int(slot), p);
         auto u = step.unit(int(slot), p, a);
         u.carousel();
         step.keep(u, int(slot), p);

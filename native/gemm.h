@@ -165,7 +165,7 @@ LS_INLINE void with_tiles(int64_t w, int64_t nv, F f) {
 }
 LS_INLINE constexpr int64_t row_limit(int64_t nv) { return LS_REGISTERS == 32 ? (nv == 4 ? R_MAX<4> : R_MAX<3>) : nv == 3 ? R_MAX<3> : R_MAX<2>; }
 // Tiles are done in groups: a strip is read again while it is near, and what follows the product does several tiles at a time.
-inline constexpr int64_t GROUP = LS_REGISTERS == 32 ? 1 : 4, GROUP_ROWS = GROUP * (LS_REGISTERS == 32 ? 8 : 6);
+inline constexpr int64_t GROUP = 4, GROUP_ROWS = GROUP * (LS_REGISTERS == 32 ? 8 : 6);
 struct Groups {  // of the tiles over n rows of a panel: from tile i on, rows [first(i), first(i + GROUP))
   int64_t tiles;
   Even tile;

@@ -140,6 +140,11 @@ LS_INLINE void store_far(S* p, Vec<C> v) {
 #endif
   store<C>(p, v);
 }
+// Asks for n entries of far memory to be in the second-level cache a step later, to be read there or written (a store waits for its line).
+template <class S>
+LS_INLINE void ask(const S* p, int64_t n) {
+  for (int64_t k = 0; k < n; k += 64 / int64_t(sizeof(S))) __builtin_prefetch(p + k, 0, 2);
+}
 LS_INLINE void settle() {
 #if defined(__x86_64__)
   _mm_sfence();
