@@ -31,9 +31,8 @@ class _Smoothed(torch.autograd.Function):
         for at in range(0, N, ROWS):
             rows, k = slice(at, at + ROWS), truth[at : at + ROWS, None]
             a = torch.addmm(bk, yk[rows], wk.T).to(wide)
-            top, where = a.max(-1, keepdim=True)
             p = torch.softmax(a, -1)
-            lse = top - p.gather(1, where).log()
+            lse = a.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()  # the largest logit has the largest probability
             total += (lse - (1 - smoothing) * a.gather(1, k) - smoothing * a.mean(-1, keepdim=True)).sum(dtype=torch.float64)
             if grads is not None:
                 p -= smoothing / V

@@ -160,18 +160,28 @@ class Network(nn.Module):
         fed = memory.h.new_zeros(B, memory.h.shape[2] if self.config.feed else 0)
         return State(memory.h, memory.c, fed, memory.h.new_zeros(B, S if self.config.coverage else 0))
 
-    def run(self, tokens: Int[Tensor, "B T"], state: State, memory: Memory) -> tuple[Float[Tensor, "T B E"], State, Tensor]:
+    def run(
+        self, tokens: Int[Tensor, "B T"], state: State, memory: Memory, lengths: Int[Tensor, "B"] | None = None
+    ) -> tuple[Float[Tensor, "T B E"], State, Tensor]:
         """The decoder over some tokens.
+
+        Args:
+            tokens: of each row.
+            state: before them.
+            memory: a row for each row of tokens.
+            lengths: how many of them count, so that the others need no work; None: all.
 
         Returns:
             what the output layer reads; the state after the tokens; the attention, [B, T, S].
         """
-        return self.go(self.embed(tokens, self.target), state, memory)
+        return self.go(self.embed(tokens, self.target), state, memory, lengths)
 
-    def go(self, x: Float[Tensor, "T B E"], state: State, memory: Memory) -> tuple[Float[Tensor, "T B E"], State, Tensor]:
+    def go(
+        self, x: Float[Tensor, "T B E"], state: State, memory: Memory, lengths: Int[Tensor, "B"] | None = None
+    ) -> tuple[Float[Tensor, "T B E"], State, Tensor]:
         """As `run`, over embeddings of tokens: all steps at once if nothing is fed back."""
         if not self.config.feed:
-            return self._steps(x, state, memory)
+            return self._steps(x, state, memory, lengths)
         made, seen = [], []
         with self.decoder.held():
             for one in x.split(1):
@@ -180,14 +190,14 @@ class Network(nn.Module):
                 seen.append(weights)
         return torch.cat(made), state, torch.cat(seen, 1)
 
-    def _steps(self, x: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
+    def _steps(self, x: Tensor, state: State, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, State, Tensor]:
         p, stack = self.config.dropout, self.decoder
         hs, cs, below, context = [], [], x, x
         inner = torch.cat([x, state.fed[None]], -1) if self.config.feed else x
         for k, layer in enumerate(stack):
             if k:
                 inner = torch.cat([dropout(below, p, self.training), context], -1)
-            y, (h, c) = layer(inner, (state.h[k : k + 1].contiguous(), state.c[k : k + 1].contiguous()))
+            y, (h, c) = layer(inner, (state.h[k : k + 1].contiguous(), state.c[k : k + 1].contiguous()), lengths=lengths)
             hs.append(h)
             cs.append(c)
             below = stack.add(y, below)
@@ -234,7 +244,7 @@ class Network(nn.Module):
         """What the output layer reads for all target tokens and ends of a batch, and which they are: those of step 0 of all
         sentences, then those of step 1, ..."""
         memory = self.remember(batch.source, batch.lengths)
-        y, _, _ = self.run(batch.target[:, :-1], self.start(memory), memory)
         truth = batch.target[:, 1:].T  # [T, B]
         there = truth != PAD
+        y, _, _ = self.run(batch.target[:, :-1], self.start(memory), memory, there.sum(0))
         return dropout(y[there], self.config.dropout_output, self.training), truth[there]
