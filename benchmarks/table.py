@@ -303,28 +303,37 @@ def joey_rows(result: dict[str, Any]) -> list[list[str]]:
 
 
 def translate_markdown(folder: Path) -> str:
-    """For the README: the newest full run, and the newest full race against JoeyNMT."""
-    result, joey = latest(folder, "translate", partial=True), latest(folder, "joey")
-    lines = ["Not measured yet: `make bench-translate`."]
-    if result:
-        first = result["cases"][0]["seeds"][0]
+    """For the README: of each direction the newest run, and the newest full race against JoeyNMT."""
+    newest = {case["name"]: r for r in runs(folder, "translate") for case in r["cases"]}
+    joey, lines = latest(folder, "joey"), list[str]()
+    for result in {id(r): r for r in newest.values()}.values():
+        lines += _directions(result | {"cases": [c for c in result["cases"] if newest[c["name"]] is result]})
+    if newest:
+        first = next(iter(newest.values()))["cases"][0]["seeds"][0]
         part, scores = next(iter(first["beam 5"].items()))
-        how = "mean ± standard deviation over up to three seeds"
-        if result["partial"]:
-            seeds = max(len(case["seeds"]) for case in result["cases"])
-            how = f"a partial run: {seeds} seed{'s' * (seeds > 1)} of {', '.join(case['name'] for case in result['cases'])}"
-        how += f", trained on {first['threads']} thread{'s' * (first['threads'] > 1)} each"
-        lines = [f"{where(result)}; {how}.", "", *_grid(translate_head(result), translate_rows(result)), "",
-                 *_grid(COST_HEAD, cost_rows(result)), "",
-                 f"<details><summary>Signatures of the scores ({part.replace('_', ' ')})</summary>", "",
-                 *(f"- {title}: `{scores[k]['signature']}`" for k, title in TRANSLATE_SCORES.items()),
-                 "", "</details>"]  # fmt: skip
+        lines += [f"<details><summary>Signatures of the scores ({part.replace('_', ' ')})</summary>", "",
+                  *(f"- {title}: `{scores[k]['signature']}`" for k, title in TRANSLATE_SCORES.items()),
+                  "", "</details>"]  # fmt: skip
+    else:
+        lines = ["Not measured yet: `make bench-translate`."]
     if joey:
         theirs = next(v for k, v in joey["contestants"].items() if k.startswith("JoeyNMT"))
         how = f"{joey['rounds']} interleaved rounds over the same {joey['batches']} batches"
         lines += ["", f"Training beside JoeyNMT {theirs['version']} (`make bench-joey`): {where(joey)}; {how}.", "",
                   *_grid(JOEY_HEAD, joey_rows(joey))]  # fmt: skip
     return "\n".join(lines)
+
+
+def _directions(result: dict[str, Any]) -> list[str]:
+    """A run's scores and costs."""
+    first = result["cases"][0]["seeds"][0]
+    how = "mean ± standard deviation over up to three seeds"
+    if result["partial"]:
+        seeds = max(len(case["seeds"]) for case in result["cases"])
+        how = f"a partial run: {seeds} seed{'s' * (seeds > 1)} of {', '.join(case['name'] for case in result['cases'])}"
+    how += f", trained on {first['threads']} thread{'s' * (first['threads'] > 1)} each"
+    return [f"{where(result)}; {how}.", "", *_grid(translate_head(result), translate_rows(result)), "",
+            *_grid(COST_HEAD, cost_rows(result)), ""]  # fmt: skip
 
 
 def memory_markdown(folder: Path) -> str:

@@ -76,12 +76,10 @@ def fit(case: Case, seed: int, home: Path, threads: int, config: Config, trainin
     """Train one model, in a process of its own, and write it to its file; what that took."""
     torch.set_num_threads(threads)
     train, valid = pairs(case, "train"), pairs(case, "val")
-    begun = time.perf_counter()
+    log = at(home, case, seed).with_suffix(".jsonl")
     model = Translator(config=config, training=replace(training, seed=seed))
-    model.fit(
-        train, valid, checkpoint=at(home, case, seed, "resume"), resume=True, log=at(home, case, seed).with_suffix(".jsonl")
-    )
-    seconds = time.perf_counter() - begun
+    model.fit(train, valid, checkpoint=at(home, case, seed, "resume"), resume=True, log=log)
+    seconds = json.loads(log.read_text().splitlines()[-1])["seconds"]  # over all resumptions
     tokens = sum(len(model.target.encode(p.target)) + 1 for p in train)
     took = {"seed": seed, "fit seconds": seconds, "threads": threads, "peak MiB": peak_mib(),
             "parameters": sum(p.numel() for p in model.fitted.parameters()), "target tokens": tokens,
