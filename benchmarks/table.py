@@ -309,9 +309,9 @@ def translate_markdown(folder: Path) -> str:
     for result in {id(r): r for r in newest.values()}.values():
         lines += _directions(result | {"cases": [c for c in result["cases"] if newest[c["name"]] is result]})
     if newest:
-        first = next(iter(newest.values()))["cases"][0]["seeds"][0]
-        part, scores = next(iter(first["beam 5"].items()))
-        lines += [f"<details><summary>Signatures of the scores ({part.replace('_', ' ')})</summary>", "",
+        case = next(iter(newest.values()))["cases"][0]
+        part, scores = next(iter(case["seeds"][0]["beam 5"].items()))
+        lines += [f"<details><summary>Signatures of the scores ({case['name']}, {part.replace('_', ' ')})</summary>", "",
                   *(f"- {title}: `{scores[k]['signature']}`" for k, title in TRANSLATE_SCORES.items()),
                   "", "</details>"]  # fmt: skip
     else:
