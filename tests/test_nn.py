@@ -397,3 +397,9 @@ def test_compile_and_export_in_one_graph():
     """In a fresh process, as a user has it: without the type checks of this suite."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
     assert done.stdout == "one graph\n", done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_state_is_a_pair(count):
+    with pytest.raises(ValueError):
+        LSTM(3, 4)(torch.zeros(2, 1, 3), (torch.zeros(1, 1, 4),) * count)

@@ -312,7 +312,7 @@ class LSTM(nn.Module):
             )
         if hx is not None:
             S, B, P = D * sum(self.dilation), packed.B, self.proj_size or self.hidden_size
-            for name, t, width in zip("hc", hx, (P, self.hidden_size), strict=False):
+            for name, t, width in zip("hc", hx, (P, self.hidden_size), strict=True):
                 if list(t.shape) != [S, B, width]:
                     axes = f"[L*D, B, {'P' if name == 'h' else 'H'}]"
                     raise ValueError(
