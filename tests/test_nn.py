@@ -401,5 +401,5 @@ def test_compile_and_export_in_one_graph():
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_state_is_a_pair(count):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="argument 2 is"):
         LSTM(3, 4)(torch.zeros(2, 1, 3), (torch.zeros(1, 1, 4),) * count)
