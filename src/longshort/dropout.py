@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from longshort.tracing import eager
+
 STEPS = 1 << 16  # probabilities are multiples of one over this
 
 
@@ -47,4 +49,4 @@ def bernoulli(p: float, shape: tuple[int, ...], like: Tensor, generator: torch.G
 
 
 def _fast(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None
+    return x.device.type == "cpu" and eager()

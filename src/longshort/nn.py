@@ -18,6 +18,7 @@ from longshort.dilation import Dilation
 from longshort.dropout import dropout
 from longshort.engine import Call, Flow, Tape
 from longshort.stream import Stream
+from longshort.tracing import transformed
 
 INITS = ("torch", "forget_bias", "chrono:T_MAX", "orthogonal")
 
@@ -301,7 +302,7 @@ class LSTM(nn.Module):
         sizes: Tensor | None = None, back: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor], list[Tape]]:  # fmt: skip
         """back: of a packed batch, where each sequence of the input has been sorted to."""
-        if self.observer is not None and _transformed():
+        if self.observer is not None and transformed():
             raise ValueError("an LSTM that is observed (probe.record) runs eagerly: neither torch.compile nor torch.func can "
                              "show its steps. Record the model as it was before it was compiled or transformed.")  # fmt: skip
         packed, D = Call(x, sizes=sizes), 1 + self.bidirectional
@@ -427,10 +428,6 @@ def _autocast_dtype(kind: str) -> torch.dtype | None:
     """The dtype of autocast on this kind of device, None where it is off."""
     on = (kind == "cpu" or torch.amp.is_autocast_available(kind)) and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if on else None
-
-
-def _transformed() -> bool:
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _per_layer(dilation: int | Sequence[int], layers: int) -> tuple[int, ...]:

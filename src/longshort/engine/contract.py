@@ -18,13 +18,6 @@ def arithmetic(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def eager() -> bool:
-    """Whether tensors are what they look like, with memory of their own: nothing traces, compiles or transforms this call."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return False
-    return torch._C._functorch.peek_interpreter_stack() is None
-
-
 class Flow:
     """The gradient of the loss at every step, which backward fills in: dLoss/dh_t and dLoss/dc_t in full, through the output of
     step t and through all that comes later.

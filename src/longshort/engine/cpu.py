@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
-from longshort.engine.contract import Call, Flow, Tape, arithmetic, eager
+from longshort.engine.contract import Call, Flow, Tape, arithmetic
+from longshort.tracing import eager, transformed
 
 native: Any = None
 MISSING = ""
@@ -39,7 +40,7 @@ def refuse(cell: Cell, call: Call) -> str | None:
         return f"it runs on a CPU, and x is on {call.x.device}."
     if call.x.dtype not in TYPES:
         return f"its kernels are for float32, float64 and bfloat16, and x is {str(call.x.dtype).removeprefix('torch.')}."
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+    if not torch.compiler.is_compiling() and transformed():
         return "the native LSTM cannot be transformed by torch.func."
     return None
 

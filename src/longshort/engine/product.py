@@ -13,7 +13,7 @@ from torch.nn.functional import linear as torchs
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from longshort.engine import cpu
-from longshort.engine.contract import eager
+from longshort.tracing import eager
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

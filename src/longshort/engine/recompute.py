@@ -14,6 +14,7 @@ from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
 from longshort.engine.contract import Call, Flow, Tape
+from longshort.tracing import transformed
 
 Run = Callable[[Cell, Params, Call, State], tuple[Tensor, State, Tape | None]]
 
@@ -24,7 +25,7 @@ def run(engine: Run, cell: Cell, params: Params, call: Call, state: State) -> tu
     Raises:
         ValueError: it is being compiled or transformed by torch.func.
     """
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if transformed():
         raise ValueError("tape='recompute' can be neither compiled nor transformed by torch.func. Use tape='keep' there.")
     if call.sizes is not None:
         raise ValueError("tape='recompute' cuts padded batches: give it as [T, B, I].")

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from longshort.cell import Cell, Params, State
 from longshort.engine.contract import Call, Tape
+from longshort.tracing import transformed
 
 
 def refuse(cell: Cell, call: Call) -> str | None:
@@ -26,7 +27,7 @@ def refuse(cell: Cell, call: Call) -> str | None:
         return "torch's fused LSTM takes no empty batch."
     if torch.compiler.is_compiling():
         return "torch.compile cannot differentiate torch's fused LSTM."
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if transformed():
         return "torch's fused LSTM cannot be transformed by torch.func."
     return None
 
