@@ -282,6 +282,11 @@ def test_a_model_to_start_from_brings_its_settings(home: Path, asked: list, tmp_
     assert asked[-1]["config"] == dataclasses.replace(held.config, model="joint", dropout=0.2)
     assert asked[-1]["cell"] == held.cell
     assert asked[-1]["start"].units == held.units
+    assert held.config.hidden != Config.hidden
+    assert cli.run(["train", "speech", *words, "--hidden", str(Config.hidden)]) == 2
+    assert asked[-1]["config"] == dataclasses.replace(held.config, hidden=Config.hidden), (
+        "a flag holds, even one that says the default"
+    )
 
 
 def test_help_tells_the_defaults_that_hold() -> None:
@@ -350,6 +355,13 @@ WRONG = {
     ("train", "speech", "--train", "TRAIN", "--start", "nowhere"): "nowhere cannot be read as a longshort file: there is no such file.",
     ("train", "speech", "--train", "TRAIN", "--out", "."): ". is a directory; give the name of a file in it",
     ("train", "speech", "--train", "TRAIN", "--noise", "nowhere", "--steps", "1"): "nowhere",
+    ("train", "speech", "--train", "TRAIN", "--start", "MODEL", "--units", "bpe"): "--start brings its units, which --units cannot change.",
+    ("train", "speech", "--train", "TRAIN", "--speeds", "0"): "speeds must be one or more factors in [0.5, 2], got (0.0,).",
+    ("train", "speech", "--train", "TRAIN", "--rate", "22050"): "rate must be a multiple of 100, so that a frame lasts 10 ms, got 22050.",
+    ("predict", "MODEL", "SOUND", "--alternatives", "3"): "text has room for one text, got --alternatives 3. Take --format json, too.",
+    ("predict", "MODEL", "SOUND", "--alternatives", "3", "--format", "json", "--endpoint"): "alternatives are those of one utterance",
+    ("predict", "MODEL", "SOUND", "--ngram-weight", "0.9"): "ngram_weight and word_bonus are of an n-gram, which was not asked for.",
+    ("predict", "MODEL", "SOUND", "--language-weight", "0.9"): "language_weight is of a language model, which was not asked for.",
     ("eval", "MODEL"): "--data requires an argument",
     ("eval", "MODEL", "--data", "nowhere.jsonl"): "nowhere.jsonl: there is no such file.",
     ("predict", "MODEL"): "name the recordings: longshort predict MODEL a.wav b.flac",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from longshort.apps.speech.decode import PrefixBeam
-from longshort.apps.speech.fusion import Together, WordScorer, written
+from longshort.apps.speech.fusion import Together, WordScorer
 from longshort.apps.speech.hotwords import Hotwords
 from longshort.apps.speech.ngram import NGram
 from longshort.apps.speech.units import Units
@@ -150,8 +150,8 @@ def test_what_is_written_is_what_units_decode(kind):
     rng, u = random.Random(0), units(kind)
     for _ in range(50):
         line = text(rng, WORDS)
-        assert "".join(written(u)[k] for k in u.encode(line)).strip() == line
-    assert written(u)[0] == ""
+        assert "".join(u.written[k] for k in u.encode(line)).strip() == line
+    assert u.written[0] == ""
 
 
 def test_a_model_in_capitals_is_refused():

@@ -146,7 +146,9 @@ def test_endpoints_cut_where_nobody_speaks(learned: Recognizer, spoken: dict[str
     rule = Endpoint(silence=0.8)
     whole = learned.stream(endpoint=rule)
     whole.accept(x)
-    whole.finish()
+    told = whole.finish()
+    assert told.text == whole.text == " ".join(t.text for t in whole.finished)
+    assert told.duration == pytest.approx(len(x) / 16_000, abs=0.05)
     assert [t.text for t in whole.finished if t.text] == [learned.transcribe(p, 16_000).text for p in pieces]
     starts = [t.words[0].start for t in whole.finished if t.words]
     begins = np.cumsum([0, *(len(p) + len(quiet) for p in pieces[:-1])]) / 16_000

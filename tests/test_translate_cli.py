@@ -360,6 +360,11 @@ def test_a_model_to_start_from_brings_its_settings(home: Path, ours: Translator,
     assert cli.run([*words, "--dropout", "0.2", "--pieces", "80"]) == 2
     assert asked[-1]["config"] == dataclasses.replace(ours.config, dropout=0.2)
     assert (asked[-1]["cell"], asked[-1]["start"].vocabularies) == (ours.cell, ours.vocabularies)
+    assert ours.config.hidden != Config.hidden
+    assert cli.run([*words, "--hidden", str(Config.hidden)]) == 2
+    assert asked[-1]["config"] == dataclasses.replace(ours.config, hidden=Config.hidden), (
+        "a flag holds, even one that says the default"
+    )
 
 
 def test_training_goes_on_from_a_model(home: Path, ours: Translator, tmp_path: Path) -> None:
@@ -374,7 +379,7 @@ def test_training_goes_on_from_a_model(home: Path, ours: Translator, tmp_path: P
 def test_help_tells_the_defaults_that_hold() -> None:
     by_itself = Translator()
     assert vars(room.HowFlags()) == vars(by_itself.training) | {"steps": None}
-    assert (room.Config(), CELL) == (by_itself.config, by_itself.cell)
+    assert (vars(room.ConfigFlags()), vars(room.CellFlags())) == (vars(by_itself.config), vars(by_itself.cell))
 
 
 def test_help_explains_every_field(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,6 +463,8 @@ WRONG = {
     ("predict", "EN"): "train.en cannot be read as a longshort file",
     ("eval", "MODEL"): "sentence pairs must come from --src with --tgt, or from --data, got neither.",
     ("eval", "MODEL", "--data", "HOLE"): "hole.tsv:2: the translation is empty, there is nothing to compare with.",
+    ("train", "translate", "--data", "TSV", "--valid", "HOLE"): "hole.tsv:2: the translation is empty, there is nothing to compare with.",
+    ("train", "translate", "--data", "TSV", "--start", "MODEL", "--pieces", "6000"): "--start brings its vocabularies, which --pieces cannot change.",
     ("score", "MODEL", "--src", "EN"): "--src needs --tgt",
     ("backtranslate", "MODEL", "EN"): "--out requires an argument",
     ("backtranslate", "MODEL", "EN", "--out", "EN"): "train.en cannot be read and written at the same time.",

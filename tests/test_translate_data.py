@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import threading
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -42,6 +44,19 @@ def test_files_and_lists_say_the_same(tmp_path, end, last, pack):
     assert [pair.where for pair in read(a, b)] == [f"{a}:{k}" for k in range(1, 5)]
     assert [pair.where for pair in read(read(both))] == [f"{both}:{k}" for k in range(1, 5)]
     assert [pair.where for pair in read(TEXTS)] == [f"pair {k}" for k in range(1, 5)]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_pipe_is_read_from_its_first_line(pack):
+    content = "".join(f"{k}\tzahl {k}\n" for k in range(5000)).encode()
+    out, into = os.pipe()
+    with open(into, "wb") as pipe:
+        writer = threading.Thread(target=lambda: (pipe.write(pack(content)), pipe.close()))
+        writer.start()
+        made = read(f"/dev/fd/{out}")
+        writer.join()
+    os.close(out)
+    assert plain(made) == [(str(k), f"zahl {k}") for k in range(5000)]
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=8), max_size=8))

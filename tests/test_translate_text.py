@@ -242,3 +242,4 @@ def test_in_what_is_required_the_text_is_known():
     made = copies(tokens, attention, source, ids, spans, UNK, must, toy.spans)
     assert made == ["AB", "Q", "X"]
     assert copies(tokens, attention, source, ids, spans, UNK, must) == ["Q", "Q", "Q"]
+    assert copies(tokens, attention, source, ids, spans, UNK, must, toy.spans, copy=False) == ["AB", "⁇", "X"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 import longshort
@@ -14,6 +15,7 @@ from longshort.apps.translate import Translator, tuning
 from longshort.apps.translate.data import Pair
 from longshort.apps.translate.decode import Search
 from longshort.apps.translate.decoding import TOGETHER, Decoding
+from longshort.apps.translate.evaluation import ranks
 from longshort.apps.translate.shortlist import ROUNDS, shortlist
 from longshort.apps.translate.task import TranslateTask
 from longshort.apps.translate.translation import Alternative, Translation
@@ -154,6 +156,9 @@ def test_terms_of_a_glossary_prefixes_and_what_is_kept_appear(learned):
     made = learned.translate("My dog can see {name} now.", keep=True)
     assert "{name}" in made
     assert "cat" in learned.translate("My dog can see the cat.", keep=["cat"])
+    for copy in (True, False):  # what nobody has learned to write
+        assert learned.translate("My dog can see the cat.", prefix="Ω 7:", copy=copy).startswith("Ω 7:")
+        assert "{Ωψ}" in learned.translate("My dog can see {Ωψ} now.", keep=True, copy=copy)
 
 
 def test_unknown_words_are_copied(learned):
@@ -236,6 +241,10 @@ def test_an_evaluation_is_all_of_it(learned):
     assert all(w["output"] != w["target"] for w in plain["worst"])
     with pytest.raises(ValueError, match="one or more"):
         learned.evaluate([])
+    values = np.random.default_rng(0).integers(0, 5, 30).astype(float)
+    np.testing.assert_array_equal(ranks(values), scipy.stats.rankdata(values))
+    perfect = replace(made, outputs=tuple(p.target for p in made.pairs))
+    assert math.isnan(perfect.agreement)
 
 
 def test_the_length_penalty_is_the_one_that_suits_the_validation_pairs(learned):
@@ -271,6 +280,10 @@ def test_an_ensemble_averages_probabilities(learned, tmp_path):
     p, q, mean = (math.exp(m.score([one, TEST[0]])[0]) for m in (learned, other, both))
     assert mean == pytest.approx((p + q) / 2, rel=1e-4)
     assert not learned.friends
+    assert len(learned.together(both, other).friends) == 3
+    with pytest.raises(ValueError, match=r"a file holds one model, and this is an ensemble of 2\. Save each"):
+        both.save(tmp_path / "both.safetensors")
+    assert not twice.fit(TRAIN[:60]).friends
     for strange in (brief(), brief().save(tmp_path / "strange.safetensors")):
         with pytest.raises(ValueError, match=r"must have the same vocabularies, .* has others"):
             learned.together(strange)
@@ -286,7 +299,26 @@ def test_training_starts_from_another(learned, tmp_path):
     deeper = Translator(training=still, **SMALL | {"decoder_layers": 2}).fit(TRAIN[:60], start=learned)
     torch.testing.assert_close(deeper.fitted.target, learned.fitted.target, atol=1e-5, rtol=0)
     torch.testing.assert_close(deeper.fitted.decoder[0].weight_hh_l0, learned.fitted.decoder[0].weight_hh_l0, atol=1e-5, rtol=0)
+    few = Translator(training=still, **SMALL).fit(TRAIN[:5], start=learned)
+    bare = few.shortlist[:, 0] != learned.shortlist[:, 0]
+    assert (few.shortlist[:, 0] >= 0).equal(learned.shortlist[:, 0] >= 0), "tokens that the new pairs lack keep their entries"
+    assert bare.any()
     assert deeper.fitted.bridge_h.weight.shape != learned.fitted.bridge_h.weight.shape
+
+
+def test_settings_of_the_vocabularies_come_with_them():
+    two = brief(shared=False, tied="output")
+    made = Translator(training=BRIEF, **TINY | {"tied": "output"}).fit(TRAIN[:60], start=two)
+    assert (made.config, made.vocabularies) == (two.config, two.vocabularies)
+    with pytest.raises(ValueError, match="it needs shared=True"):
+        Translator(training=BRIEF, **TINY).fit(TRAIN[:60], start=two)
+
+
+def test_pairs_to_compare_with_must_have_translations(learned):
+    hole = [PAIRS[0], Pair("the dog", " ", "valid.tsv:3")]
+    for way in (lambda: Translator(training=BRIEF, **TINY).fit(TRAIN[:60], hole), lambda: learned.evaluate(hole)):
+        with pytest.raises(ValueError, match=r"valid\.tsv:3: the translation is empty, there is nothing to compare with"):
+            way()
 
 
 @pytest.mark.parametrize("at", [1, 3, 4])

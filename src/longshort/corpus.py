@@ -23,11 +23,10 @@ def numbered(path: Path) -> Iterator[tuple[str, str]]:
         OSError: the file cannot be read.
         ValueError: it is not UTF-8, the message names the line; or it is a damaged gzip file.
     """
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
     try:
-        with gzip.open(path) if packed else open(path, "rb") as f:
-            for k, line in enumerate(f, 1):
+        with open(path, "rb") as raw:  # once, for it may be a pipe
+            packed = raw.peek(2)[:2] == b"\x1f\x8b"
+            for k, line in enumerate(gzip.GzipFile(fileobj=raw) if packed else raw, 1):
                 where = f"{path}:{k}"
                 try:
                     text = line.decode("utf-8-sig" if k == 1 else "utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Self, get_type_hints
 
 from cyclopts import Parameter
 
@@ -17,6 +17,19 @@ from longshort.train import Training
 
 MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
 Flag = Annotated[bool, Parameter(negative="")]
+
+
+class Given:
+    """Which fields were given, whatever their values: the command line passes no others."""
+
+    __slots__ = ("given",)
+    given: tuple[str, ...]
+
+    def __new__(cls, *_: Any, **fields: Any) -> Self:
+        """As the dataclass is made."""
+        made = super().__new__(cls)
+        object.__setattr__(made, "given", tuple(fields))
+        return made
 
 
 def flags(values: Any, other: Mapping[str, Any] | None = None, told: Mapping[str, str] | None = None) -> Any:
@@ -34,17 +47,17 @@ def flags(values: Any, other: Mapping[str, Any] | None = None, told: Mapping[str
         kind = Annotated[kind, Parameter(help=told[f.name])] if f.name in told else kind
         made.append((f.name, kind, field(default=other.get(f.name, getattr(values, f.name)))))
     own = {"__doc__": type(values).__doc__, "__module__": __name__}
-    return make_dataclass(type(values).__name__, made, namespace=own, frozen=True)
+    return make_dataclass(type(values).__name__, made, bases=(Given,), namespace=own, frozen=True)
 
 
-def given(values: Any, default: Any) -> dict[str, Any]:
-    """The settings that are not what they are by default."""
-    return {k: v for k, v in vars(values).items() if v != getattr(default, k)}
+def over(under: Any, values: Any) -> Any:
+    """Settings, replaced by those that were given.
 
-
-def over(under: Any, values: Any, default: Any) -> Any:
-    """Settings, replaced by those that were given."""
-    return replace(under, **given(values, default))
+    Args:
+        under: settings of any kind.
+        values: flags for them, made by `flags`.
+    """
+    return replace(under, **{k: getattr(values, k) for k in values.given})
 
 
 def as_asked(training: Any, default: Training) -> Training:

@@ -107,14 +107,14 @@ def train(
     prepare(out)
     more = shown.ready()
     state = resume_path(out)
+    first = Recognizer() if start is None else Recognizer.load(start)
+    made = Recognizer(config=over(first.config, config), training=as_asked(training, DEFAULT), cell=over(first.cell, cell))
+    if start is not None and (alone := [k for k in ("units", "pieces") if getattr(made.config, k) != getattr(first.config, k)]):
+        raise ValueError(f"--start brings its units, which --{alone[0]} cannot change. Leave one of them out.")
     talks = begun([state], resume, quiet)
-    first, cell = None if start is None else Recognizer.load(start), Cell(**vars(cell))
-    if first is not None:
-        config, cell = over(first.config, config, Config()), over(first.cell, cell, PLAIN)
-    made = Recognizer(config=config, training=as_asked(training, DEFAULT), cell=cell)
     with warned(talks):
-        made.fit(train_data, valid, start=first, aligner=aligner, progress=talks, checkpoint=state, resume=resume, log=log,
-                 **more)  # fmt: skip
+        made.fit(train_data, valid, start=start and first, aligner=aligner, progress=talks, checkpoint=state, resume=resume,
+                 log=log, **more)  # fmt: skip
     ended(made, out, [state], talks, log, shown.tensorboard)
 
 
@@ -138,6 +138,8 @@ def predict(
         raise ValueError(f"name the recordings: longshort predict {model} a.wav b.flac")
     if format in SINGLE and len(audio) > 1:
         raise ValueError(f"{format} holds one recording, got {len(audio)}. Call it once for each, or take json.")
+    if alternatives > 1 and format != "json":
+        raise ValueError(f"{format} has room for one text, got --alternatives {alternatives}. Take --format json, too.")
     path = None if out is None else prepare(out)
     if picture is not None:
         picture.mkdir(parents=True, exist_ok=True)
@@ -223,7 +225,7 @@ def show(made: dict[str, Any], scores: dict[str, float], data: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console, e = Console(), made["errors"]
+    console, e = Console(markup=False, emoji=False), made["errors"]  # texts and paths may hold brackets
     for name in ("WER", "CER"):
         low, high = scores[f"{name}-lo-95"], scores[f"{name}-hi-95"]
         console.print(f"{name} {scores[name]:.2f} %  (95 % interval {low:.2f} to {high:.2f})", highlight=False)

@@ -108,6 +108,9 @@ class Config:
     def __post_init__(self) -> None:
         checks.whole(self, rate=4000, bins=8, pieces=2, channels=1, hidden=1, layers=1, predict=1, joint=1, freq_masks=0,
                      freq_width=0, ngram=0, curriculum=0)  # fmt: skip
+        if self.rate % 100:
+            raise ValueError(f"rate must be a multiple of 100, so that a frame lasts 10 ms, got {self.rate}. Sound of any rate "
+                             "is resampled to it: take 8000, 16000 or 24000.")  # fmt: skip
         checks.one_of(self, model=Model, front=Front, units=Kind, predictor=Predictor)
         checks.rate(self, "dropout", "weight_drop")
         checks.share(self, warp=0.3, tempo=0.5, splice=1, noise_share=1, reverb_share=1)
@@ -116,11 +119,11 @@ class Config:
             raise ValueError(f"ctc_weight must be a share in (0, 1), got {self.ctc_weight}; model='transducer' has none.")
         if not 0 < self.shortest < self.longest:
             raise ValueError(f"0 < shortest < longest must hold, got {self.shortest} and {self.longest} seconds.")
-        if not self.seconds >= self.longest / min(self.speeds, default=1) / (1 - self.tempo) + (LEAD + TAIL) * STEP:
-            raise ValueError(f"seconds = {self.seconds} per batch must hold the longest utterance, {self.longest} s, at the "
-                             f"slowest of speeds = {self.speeds} and tempo = {self.tempo}, and a second around it.")  # fmt: skip
         if not self.speeds or not all(0.5 <= s <= 2 for s in self.speeds):
             raise ValueError(f"speeds must be one or more factors in [0.5, 2], got {self.speeds}.")
+        if not self.seconds >= self.longest / min(self.speeds) / (1 - self.tempo) + (LEAD + TAIL) * STEP:
+            raise ValueError(f"seconds = {self.seconds} per batch must hold the longest utterance, {self.longest} s, at the "
+                             f"slowest of speeds = {self.speeds} and tempo = {self.tempo}, and a second around it.")  # fmt: skip
         if self.freq_width > self.bins:
             raise ValueError(f"freq_width must be at most bins = {self.bins}, got {self.freq_width}.")
         if len(self.snr) != 2 or not self.snr[0] <= self.snr[1]:

@@ -96,10 +96,6 @@ class Greedy:
 
     finish = best
 
-    def settled(self) -> tuple[int, ...]:
-        """All tokens so far: whatever comes, they will not change."""
-        return tuple(self.tokens)
-
 
 class PrefixBeam:
     """Prefix beam search: sums over all paths that spell the same tokens, and asks a scorer about each token.
@@ -178,12 +174,6 @@ class PrefixBeam:
         """The n best hypotheses if the audio ends here: as `best`, and the scorer is asked about the end. Nothing changes."""
         return self._ranked(n, self.scorer.finish if self.scorer else lambda state: 0.0)
 
-    def settled(self) -> tuple[int, ...]:
-        """The tokens that all prefixes of the beam begin with: whatever comes, they will not change."""
-        made = [p.tokens() for p in self.beam]
-        low, high = min(made), max(made)
-        return tuple(low[: next((k for k, token in enumerate(low) if token != high[k]), len(low))])
-
     def _stay(self, row: list[float], peak: float) -> None:
         """One frame y, [V], for the prefixes of the beam and what their parents sent them; peak as in `_grow`."""
         blank = row[0]
@@ -237,10 +227,11 @@ class PrefixBeam:
         for _, p, c, _ in pool[n:]:
             if not c:
                 p.leave()
-        if not FAINT < top < 1 / FAINT:
+        path = max(max(p.path_b, p.path_t) for p in self.beam)
+        if not (FAINT < top < 1 / FAINT and FAINT < path < 1 / FAINT):
             self.scale += math.log(top)
             for p in self.beam:
-                p.divide(top)
+                p.divide(top, path)
 
     def _ask(self, state: Any, token: int) -> tuple[float, float, Any]:
         """What the scorer says: factor, increment and next state."""
@@ -267,7 +258,7 @@ class _Node:
     """A prefix in the tree of prefixes. Masses are probabilities times what the scorer gave, divided by e^scale of the beam.
 
     b, t, all: mass of the paths that spell the prefix and end in a blank, in its last token, in either.
-    path_b, path_t: mass of the heaviest path of each kind; times_b, times_t: its frames with the
+    path_b, path_t: mass of the heaviest path of each kind, divided by another number; times_b, times_t: its frames with the
       probabilities of the tokens there, as links (last, those before) or None.
     more, path_more, times_more: what the parent sends in this frame.
     gain, state: sum of the scorer's increments, and its state.
@@ -298,9 +289,9 @@ class _Node:
             del node.parent.children[node.token]
             node = node.parent
 
-    def divide(self, by: float) -> None:
-        """Scale the masses."""
-        for name in ("b", "t", "all", "path_b", "path_t"):
+    def divide(self, mass: float, path: float) -> None:
+        """Scale the masses; those of single paths fall faster, and are compared with each other only."""
+        for name, by in (("b", mass), ("t", mass), ("all", mass), ("path_b", path), ("path_t", path)):
             setattr(self, name, getattr(self, name) / by)
 
     def sends(self, token: int, y: float, mark: tuple[int, float]) -> tuple[float, float, Any]:

@@ -56,6 +56,10 @@ class Decoding:
         checks.nonnegative(self, "language_weight", *([] if self.ngram_weight is None else ["ngram_weight"]))
         if self.width == 0 and (self._asks or self.alternatives > 1):
             raise ValueError("language models, hotwords and alternatives need a beam, got beam=0. Leave beam out, or take 8.")
+        if self.ngram is None and (self.ngram_weight is not None or self.word_bonus is not None):
+            raise ValueError("ngram_weight and word_bonus are of an n-gram, which was not asked for. Give ngram, too.")
+        if self.language is None and self.language_weight != Decoding.language_weight:
+            raise ValueError("language_weight is of a language model, which was not asked for. Give language, too.")
         if self.width and self.alternatives > self.width:
             raise ValueError(f"beam = {self.width} hypotheses cannot give {self.alternatives} alternatives. Take a larger beam.")
 

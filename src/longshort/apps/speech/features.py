@@ -130,7 +130,7 @@ class Filterbank:
         heard, bend = self.hertz, BEND * self.top * min(factor, 1)
         above = self.top - (self.top - heard) / (self.top - bend) * (self.top - bend / factor)
         said = np.where(heard <= bend, heard / factor, above)
-        return between(x, np.interp(_mel(said), self._corners[1:-1], np.arange(self.bins)), axis=1)
+        return between(x, np.interp(mel(said), self._corners[1:-1], np.arange(self.bins)), axis=1)
 
     @cached_property
     def _size(self) -> int:
@@ -145,13 +145,13 @@ class Filterbank:
     @cached_property
     def _corners(self) -> NDArray[np.float64]:
         """Where the triangles begin, are highest and end, mel, [bins + 2]."""
-        return np.linspace(_mel(self.low), _mel(self.top), self.bins + 2)
+        return np.linspace(mel(self.low), mel(self.top), self.bins + 2)
 
     @cached_property
     def _triangles(self) -> NDArray[np.float32]:
         """Weights of the power spectrum, [F, bins]: each triangle begins and ends at the middle of its neighbours."""
         corner = self._corners
-        at = _mel(np.arange(self._size // 2) * self.rate / self._size)[:, None]
+        at = mel(np.arange(self._size // 2) * self.rate / self._size)[:, None]
         width = corner[1] - corner[0]
         return np.maximum(1 - np.abs(at - corner[1:-1]) / width, 0).astype(np.float32)
 
@@ -204,7 +204,8 @@ class FilterbankStream:
         return made
 
 
-def _mel(hertz: ArrayLike) -> NDArray:
+def mel(hertz: ArrayLike) -> NDArray:
+    """Frequencies in Hz on the mel scale."""
     return 1127 * np.log1p(np.asarray(hertz) / 700)
 
 

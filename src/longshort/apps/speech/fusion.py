@@ -10,16 +10,11 @@ import numpy as np
 
 from longshort.apps.speech.ngram import MARKS, UNKNOWN, NGram
 from longshort.apps.speech.scorer import Scorer
-from longshort.apps.speech.units import START, Units
+from longshort.apps.speech.units import Units
 
 LOST = "\0"  # stands for letters that no word begins with
 LAST = chr(0x10FFFF)  # sorts behind every letter
 State = tuple[int, str]  # of the n-gram model; letters of the word that has not ended
-
-
-def written(units: Units) -> tuple[str, ...]:
-    """What each token adds to the text, with a space where a word begins; the blank adds nothing."""
-    return ("", *(p.replace(START, " ") if units.kind == "bpe" else p for p in units.pieces[1:]))
 
 
 class Together:
@@ -82,13 +77,13 @@ class WordScorer:
             raise ValueError(f"the weight of a language model must be 0 or more, got {weight}.")
         self.ngram, self.weight, self.bonus, self.unknown, self.ahead = ngram, weight, bonus, unknown, ahead
         self.words = sorted(set(ngram.words if lexicon is None else lexicon) - {*MARKS, ""})
-        letters = set("".join(written(units))) - {" "}
+        letters = set("".join(units.written)) - {" "}
         if not any(letters.issuperset(w) for w in self.words):
             raise ValueError(
                 f"the units spell no word of the language model: words like {', '.join(map(repr, self.words[:3]))}, but letters "
                 f"{''.join(sorted(letters))[:60]!r}. Is one of them in capitals?"
             )
-        self.parts = [text.split(" ") for text in written(units)]
+        self.parts = [text.split(" ") for text in units.written]
         self.best = weight * np.array([ngram.unigram(w) for w in self.words])
         self.given = {LOST: weight * ngram.unigram(UNKNOWN) if ahead else 0.0, "": 0.0}  # beforehand, by letters
 

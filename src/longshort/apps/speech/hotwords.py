@@ -7,7 +7,6 @@ import unicodedata
 from collections import deque
 from collections.abc import Mapping
 
-from longshort.apps.speech.fusion import written
 from longshort.apps.speech.units import Units, normal
 
 
@@ -32,7 +31,7 @@ class Hotwords:
     """
 
     def __init__(self, phrases: Mapping[str, float], units: Units) -> None:
-        texts = written(units)
+        texts = units.written
         self.next: list[dict[str, int]] = []  # per state: the state after a letter, where the match goes on
         self.given: list[float] = []  # beforehand
         self.reward: list[float] = []  # for the phrases that end here

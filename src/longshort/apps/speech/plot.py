@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from longshort.apps.speech.config import STEP
-from longshort.apps.speech.features import Filterbank
+from longshort.apps.speech.features import Filterbank, mel
 from longshort.apps.speech.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -94,9 +94,5 @@ def _posteriors(axis: Any, p: NDArray, pieces: tuple[str, ...]) -> None:
 
 def _row(bank: Filterbank, hertz: NDArray) -> NDArray:
     """Where frequencies lie among the filters, counted from the lower edge of the first."""
-
-    def mel(f: Any) -> Any:
-        return 1127 * np.log1p(f / 700)
-
-    top = bank.high if bank.high > 0 else bank.rate / 2 + bank.high
-    return (mel(hertz) - mel(bank.low)) / (mel(top) - mel(bank.low)) * (bank.bins + 1) - 0.5
+    low, top = mel(bank.low), mel(bank.top)
+    return (mel(hertz) - low) / (top - low) * (bank.bins + 1) - 0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Self, cast
@@ -22,7 +23,7 @@ from longshort.apps.speech.config import Config as _Config
 from longshort.apps.speech.data import Utterance
 from longshort.apps.speech.decoding import Decoding, Reader
 from longshort.apps.speech.model import Network
-from longshort.apps.speech.ngram import NGram
+from longshort.apps.speech.ngram import MARKS, NGram
 from longshort.apps.speech.stream import Endpoint, Stream, advance
 from longshort.apps.speech.task import CHUNK, Recipe, SpeechTask, pad
 from longshort.apps.speech.transcript import Transcript, Word
@@ -111,6 +112,8 @@ class Recognizer:
         if cutter is not None and cutter.fitted.head is None:
             raise ValueError("the aligner must have a CTC part, model='ctc' or model='joint'; this is a transducer.")
         sets = [data.read(d) if isinstance(d, str | os.PathLike) else list(d or ()) for d in (train_data, valid_data)]
+        if first is not None:  # what is settled by its units
+            self.config = replace(self.config, units=first.config.units, pieces=first.config.pieces)
         units = first.units if first else None
         start_from = first.fitted.state_dict() if first else None
         spans = None if cutter is None else lambda u: [(w.start, w.end) for w in cutter.align(u, u.text).words]
@@ -124,10 +127,17 @@ class Recognizer:
             made.network, made.recipe, made.reader = cast(Network, network), task.recipe, Reader(task.recipe.units)
             made.save(cast(Path, preview))
 
+        texts = [normal(u.text, self.config.fold) for u in task.train]
+        if self.config.ngram:
+            for u, text in zip(task.train, texts, strict=True):
+                if marks := {*MARKS[1:]}.intersection(text.split()):
+                    raise ValueError(
+                        f"{u.where or u.id}: the text holds {min(marks)}, which an n-gram keeps for itself. Leave it out, or "
+                        "take ngram=0."
+                    )
         result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
                        preview=None if preview is None else write)  # fmt: skip
         self.network, self.recipe = cast(Network, result.model), task.recipe
-        texts = [normal(u.text, self.config.fold) for u in task.train]
         ngram = NGram.fit(texts, self.config.ngram) if self.config.ngram else None
         self.reader = Reader(task.recipe.units, ngram=ngram)
         if task.valid:
@@ -166,6 +176,9 @@ class Recognizer:
         """As `transcribe`, one after another as they are done. Arguments and errors are the same."""
         endpoint = how.pop("endpoint", None)
         decoding, network = Decoding(**how), self.fitted
+        if endpoint is not None and decoding.alternatives > 1:
+            raise ValueError("alternatives are those of one utterance, and endpoint cuts a recording into several. Leave one "
+                             "out, or take stream(endpoint=...), whose `finished` hold alternatives of each.")  # fmt: skip
         search = self._reader.searches(network, decoding)
         group: list[tuple[str, NDArray]] = []
         for sound in sounds:

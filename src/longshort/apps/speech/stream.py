@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -139,7 +139,8 @@ class Stream:
             last = self._transcript(self._now.finish(self._alternatives), self._first, steps)
             if last.text or not self.finished:
                 self.finished.append(last)
-        return _joined(self.finished)
+            self._first, self._steps, self._now = self._first + steps, 0, self._search()
+        return _joined(self.finished, self._first * STEP)
 
     def feed(self, samples: ArrayLike, rate: int = 16_000) -> None:
         """As `accept`, but what comes waits until `advance` is called, for this stream or for many at once."""
@@ -198,9 +199,9 @@ def advance(streams: Sequence[Stream]) -> None:
             s._heard(n, said[k][:t], state.rows(torch.tensor([k])))
 
 
-def _joined(parts: Sequence[Transcript]) -> Transcript:
-    """Transcripts of pieces that follow each other, as one."""
+def _joined(parts: Sequence[Transcript], duration: float) -> Transcript:
+    """Transcripts of pieces of a recording, as one; duration: of all of it, seconds."""
     if len(parts) == 1:
-        return parts[0]
+        return replace(parts[0], duration=duration)
     words = tuple(itertools.chain.from_iterable(p.words for p in parts))
-    return Transcript(" ".join(p.text for p in parts), words, sum(p.score for p in parts), sum(p.duration for p in parts))
+    return Transcript(" ".join(p.text for p in parts), words, sum(p.score for p in parts), duration, name=parts[0].name)

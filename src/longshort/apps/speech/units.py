@@ -114,11 +114,11 @@ class Units:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; blanks write nothing. `decode(encode(text)) == normal(text)`."""
-        return normal("".join(self._written[k] for k in ids))
+        return normal("".join(self.written[k] for k in ids))
 
     def starts_word(self, id: int) -> bool:
         """Whether a word begins with a token: a piece with the mark or, of characters, the space before the word."""
-        return self._written[id].startswith(" ")
+        return self.written[id].startswith(" ")
 
     def words(self, ids: Sequence[int]) -> list[list[int]]:
         """Which tokens make each word of `decode(ids)`: their positions in ids. Blanks and spaces belong to no word."""
@@ -126,7 +126,7 @@ class Units:
         for k, token in enumerate(ids):
             if not made or self.starts_word(token):
                 made.append([])
-            if self._written[token].strip():
+            if self.written[token].strip():
                 made[-1].append(k)
         return [word for word in made if word]
 
@@ -149,8 +149,8 @@ class Units:
         return cls(kind, tuple(pieces), blob)
 
     @cached_property
-    def _written(self) -> tuple[str, ...]:
-        """What each token adds to the text."""
+    def written(self) -> tuple[str, ...]:
+        """What each token adds to the text, with a space where a word begins; the blank adds nothing."""
         return ("", *(p.replace(START, " ") if self.kind == "bpe" else p for p in self.pieces[1:]))
 
     @cached_property
@@ -159,7 +159,7 @@ class Units:
 
     @cached_property
     def _alphabet(self) -> frozenset[str]:
-        return frozenset("".join(self._written))
+        return frozenset("".join(self.written))
 
     @cached_property
     def _model(self) -> Any:

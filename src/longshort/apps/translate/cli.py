@@ -28,10 +28,10 @@ from longshort.apps.translate.flags import (
 )
 from longshort.apps.translate.pipe import ahead, counted, openable, read, writer
 from longshort.apps.translate.translation import Translation
-from longshort.apps.translate.translator import AHEAD, CELL, DEFAULT, Translator
+from longshort.apps.translate.translator import AHEAD, BROUGHT, CELL, DEFAULT, Translator
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import MANY, Flag, as_asked, begun, ended, flags, given, over, warned
+from longshort.flags import MANY, Flag, as_asked, begun, ended, flags, over, warned
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
@@ -39,11 +39,10 @@ WHAT = Parameter(name="*", **MANY, group=Group("What to translate with, and how 
 HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
 VARIANT = Parameter(**MANY, group=Group("Variant of the LSTMs", sort_key=3))
 SHOWN = Parameter(name="*")
-BROUGHT = ("units", "pieces", "shared", "fallback")  # settings that belong to the vocabularies of a model to start from
 if TYPE_CHECKING:
-    HowFlags = Training
+    ConfigFlags, CellFlags, HowFlags = Config, Cell, Training
 else:
-    HowFlags = flags(DEFAULT, {"steps": None})
+    ConfigFlags, CellFlags, HowFlags = flags(Config()), flags(CELL), flags(DEFAULT, {"steps": None})
 
 
 def train(
@@ -62,8 +61,8 @@ def train(
     quiet: Flag = False,
     log: Path | None = None,
     shown: Annotated[Shown, SHOWN] = Shown(),  # noqa: B008
-    config: Annotated[Config, WHAT] = Config(),  # noqa: B008
-    cell: Annotated[Cell, VARIANT] = CELL,
+    config: Annotated[ConfigFlags, WHAT] = ConfigFlags(),  # noqa: B008
+    cell: Annotated[CellFlags, VARIANT] = CellFlags(),  # noqa: B008
     training: Annotated[HowFlags, HOW] = HowFlags(),  # noqa: B008
 ) -> None:
     """Train a translator on sentence pairs: two files, of which line n of one translates line n of the other, or one file with
@@ -90,20 +89,18 @@ def train(
     prepare(out)
     further = shown.ready()
     state = resume_path(out)
+    first = Translator() if start is None else Translator.load(start)
+    made = Translator(config=over(first.config, config), training=as_asked(training, DEFAULT), cell=over(first.cell, cell))
+    if start is not None and (alone := [k for k in BROUGHT if getattr(made.config, k) != getattr(first.config, k)]):
+        raise ValueError(f"--start brings its vocabularies, which {flag(alone[0])} cannot change. Leave one of them out.")
     pairs = sentence_pairs(src, tgt, data, columns if data or not valid else None)
     pairs += [pair for path in more for pair in corpus.read(path)]
     judges = None
     if valid_src or valid_tgt or valid:
         judges = sentence_pairs(valid_src, valid_tgt, valid, columns if valid else None, "valid-src", "valid-tgt", "valid")
     talks = begun([state], resume, quiet)
-    first, cell = None if start is None else Translator.load(start), Cell(**vars(cell))
-    if first is not None:
-        if alone := [k for k in BROUGHT if k in given(config, Config()) and getattr(config, k) != getattr(first.config, k)]:
-            raise ValueError(f"--start brings its vocabularies, which {flag(alone[0])} cannot change. Leave one of them out.")
-        config, cell = over(first.config, config, Config()), over(first.cell, cell, CELL)
-    made = Translator(config=config, training=as_asked(training, DEFAULT), cell=cell)
     with warned(talks):
-        made.fit(pairs, judges, start=first, progress=talks, checkpoint=state, resume=resume, log=log, **further)
+        made.fit(pairs, judges, start=start and first, progress=talks, checkpoint=state, resume=resume, log=log, **further)
     ended(made, out, [state], talks, log, shown.tensorboard)
 
 
@@ -184,9 +181,7 @@ def evaluate(
     """
     how = asked.how(search)
     paths = [prepare(path) for path in (out, outputs) if path is not None]
-    pairs = sentence_pairs(src, tgt, data, columns)
-    if empty := [p for p in pairs if not p.target.strip()]:
-        raise ValueError(f"{empty[0].where}: the translation is empty, there is nothing to compare with. Leave the line out.")
+    pairs = corpus.judges(sentence_pairs(src, tgt, data, columns))
     with warned(not quiet):
         made = Translator.load(model, *asked.ensemble).evaluate(pairs, language, **how)
     told = made.json()

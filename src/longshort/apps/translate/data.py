@@ -88,6 +88,18 @@ def read(source: Any, target: Any = None, *, columns: tuple[int, int] | None = N
     return made
 
 
+def judges(pairs: Sequence[Pair]) -> Sequence[Pair]:
+    """Pairs that translations are compared with.
+
+    Raises:
+        ValueError: one has no translation, the message names its place.
+    """
+    if empty := [p for p in pairs if not p.target.strip()]:
+        where = empty[0].where or f"the pair of {empty[0].source!r}"
+        raise ValueError(f"{where}: the translation is empty, there is nothing to compare with. Leave the line out.")
+    return pairs
+
+
 def lines(path: str | os.PathLike[str]) -> Iterator[str]:
     """The lines of a text file, which may be gzipped, without their ends.
 

@@ -105,6 +105,7 @@ class Reader:
         tokens = [self.source.encode(s) for s in sentences]
         must = [required(s, self.target.encode, how.glossary, how.keep) for s in sentences]
         prefix = tuple(self.target.encode(how.prefix))
+        begun = Required(0, 0, (normal(how.prefix),), (prefix,))
         made: dict[int, Translation] = {}
         wide = how.search
         if wide.alternatives > 1 and not wide.sample:
@@ -118,7 +119,7 @@ class Reader:
                 asked = [Constraints(prefix, tuple(r.phrases for r in must[k])) for k in some]
                 only = self._only(tokens[some[0]], asked[0]) if how.fast else None
                 for k, found in zip(some, search(self.networks, x, wide, asked, only), strict=True):
-                    made[int(k)] = self._translation(sentences[k], tokens[k], found, must[k], how)
+                    made[int(k)] = self._translation(sentences[k], tokens[k], found, [begun, *must[k]], how)
         return [made[k] for k in range(len(sentences))]
 
     def _only(self, tokens: Sequence[int], asked: Constraints) -> Tensor:
@@ -135,9 +136,7 @@ class Reader:
         best, spans = found[0], self.source.spans(sentence, tokens)
 
         def copied(h: Hypothesis) -> list[str]:
-            if not how.copy:
-                return ["⁇"] * h.tokens.count(UNK)
-            return copies(h.tokens, h.attention, sentence, tokens, spans, UNK, must, self.target.spans)
+            return copies(h.tokens, h.attention, sentence, tokens, spans, UNK, must, self.target.spans, how.copy)
 
         sure = judge(best, tokens, self.source.pieces, self.target.pieces, self.calibration)
         known, made = ([*(v.pieces[k] for k in of), "</s>"] for v, of in ((self.source, tokens), (self.target, best.tokens)))

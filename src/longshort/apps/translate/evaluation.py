@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from longshort.apps.translate import metrics
 from longshort.apps.translate.data import Pair
@@ -48,10 +49,11 @@ class Evaluation:
 
     @property
     def agreement(self) -> float:
-        """How well confidences tell good translations from bad ones: Spearman's correlation with chrF of single sentences."""
+        """How well confidences tell good translations from bad ones: Spearman's correlation with chrF of single sentences;
+        NaN where all are alike."""
         sure = [min((t.confidence for t in made), default=0.0) for made in self.translations]
-        a, b = (np.argsort(np.argsort(v, kind="stable"), kind="stable") for v in (sure, self._each))
-        return float(np.corrcoef(a, b)[0, 1]) if len(self.pairs) > 1 else math.nan
+        a, b = ranks(sure), ranks(self._each)
+        return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else math.nan
 
     @cached_property
     def _each(self) -> Any:
@@ -68,6 +70,12 @@ class Evaluation:
                            for k, s in self.scores.items()},
                 "worst": [{"where": self.pairs[k].where, "source": self.pairs[k].source, "target": self.pairs[k].target,
                            "output": self.outputs[k], "chrF": float(each[k])} for k in worst]}  # fmt: skip
+
+
+def ranks(values: ArrayLike) -> NDArray[np.float64]:
+    """The rank of each value, the least is 1; equal ones share the mean of theirs. [N]."""
+    _, at, many = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(many) - (many - 1) / 2)[at]
 
 
 def evaluate(translator: Translator, pairs: Sequence[Pair], language: str | None = None, **how: Any) -> Evaluation:

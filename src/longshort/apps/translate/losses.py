@@ -1,11 +1,11 @@
-"""The output layer and its loss in one: cross-entropy with label smoothing, without ever holding the logits of a batch.
+"""The output layer and its loss in one: cross-entropy with label smoothing, without holding the logits of a batch in float32.
 
 For one position with logits a = W y + b, truth k and smoothing e:
 
     loss = (1 - e) (lse(a) - a_k) + e (lse(a) - mean(a)),    d loss / d a = softmax(a) - (1 - e) onehot(k) - e / V
 
 Szegedy et al. 2016, Rethinking the Inception architecture. Gradients are made on the way, while the logits of a few rows lie in
-the caches; backward only scales them.
+the caches, and kept in the type of the products, [N, V]; backward multiplies them with y and W.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from longshort.apps.translate.vocabulary import EOS
 
 ROUNDS = 4  # of expectation maximisation
-MOST = 100_000  # pairs that are counted
+MOST = 20_000_000  # pairs of a source and a target token that are counted: some 1 GB
 
 
 def shortlist(
@@ -29,7 +29,7 @@ def shortlist(
         int32, [read, K], the most probable first, -1 where there are no more. The row of EOS, which every sentence has, holds the
         most frequent ones.
     """
-    step = -(-len(source) // MOST)
+    step = max(1, -(-sum((len(s) + 1) * len(t) for s, t in zip(source, target, strict=True)) // MOST))
     pairs = [(np.array([*s, EOS]), np.array(t)) for s, t in zip(source[::step], target[::step], strict=True) if len(t)]
     made = np.full((read, size), -1, np.int32)
     if not pairs:

@@ -270,6 +270,7 @@ def required(sentence: str, encode: Encode, glossary: Glossary | None = None, ke
 def copies(
     tokens: Sequence[int], attention: NDArray, sentence: str, source: Sequence[int], spans: Sequence[tuple[int, int]],
     unknown: int = 1, must: Sequence[Required] = (), pieces: Callable[[str], Sequence[tuple[int, int]]] | None = None,
+    copy: bool = True,
 ) -> list[str]:  # fmt: skip
     """What to write in the place of each unknown token of a translation, in order: what the source token that it attends to most
     stands for, if that is unknown too, else the word that it is part of. Neighbours that attend to the same write it once. In
@@ -284,6 +285,7 @@ def copies(
         unknown: the unknown token.
         must: what was `required`.
         pieces: where the tokens of a text stand in it, as `Vocabulary.spans`; needed for unknown tokens in what was required.
+        copy: whether source words are copied; else an unknown token is written as ⁇ where nothing was required.
 
     Returns:
         A text for each unknown token, as `Vocabulary.decode` takes them.
@@ -296,6 +298,9 @@ def copies(
     for t in (t for t, token in enumerate(tokens) if token == unknown):
         if t in known:
             made.append(known[t])
+            continue
+        if not copy:
+            made.append("⁇")
             continue
         k = int(np.argmax(attention[t, : len(spans)])) if spans else -1
         span = (0, 0) if k < 0 else spans[k] if source[k] == unknown else _word(sentence, *spans[k])

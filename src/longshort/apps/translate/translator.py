@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ from longshort.train import Training, train
 
 DEFAULT = Training(epochs=30, lr=2e-3, warmup=0.04, evaluate=500, patience=10, average=0.999, betas=(0.9, 0.98), bf16=True)
 CELL = Cell()
+BROUGHT = ("units", "pieces", "shared", "fallback")  # settings that belong to the vocabularies of a model to start from
 AHEAD = 1000  # lines that are read before they are translated, those of like length together
 Pairs = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]] | Sequence[Pair]
 
@@ -91,7 +92,8 @@ class Translator:
             train_data: two files, of which line n of one translates line n of the other; a TSV file; or a list of `Pair`.
             valid_data: likewise; tells which weights are best, and how much longer translations are to be liked. None: nothing
                 does, and the last weights are taken.
-            start: a translator, or its file, to start from: its vocabularies, and all weights that have a place here.
+            start: a translator, or its file, to start from: its vocabularies with the settings that made them, and all weights
+                that have a place here.
             progress: show loss, score and time left.
             checkpoint: file for the state of the run, so that it can be resumed.
             resume: go on from the checkpoint.
@@ -106,7 +108,9 @@ class Translator:
             ValueError, OSError: the data is wrong; the message names the file and the line.
         """
         first = start if start is None or isinstance(start, Translator) else Translator.load(Path(start))
-        pairs, valid = _pairs(train_data), _pairs(valid_data)
+        if first is not None:  # what is settled by its vocabularies
+            self.config = replace(self.config, **{k: getattr(first.config, k) for k in BROUGHT})
+        pairs, valid = _pairs(train_data), data.judges(_pairs(valid_data))
         begin = first.fitted.state_dict() if first else None
         task = TranslateTask(self.config, pairs, valid, self.cell, first.vocabularies if first else None, begin)
         self.dropped = task.dropped
@@ -120,10 +124,13 @@ class Translator:
 
         result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
                        preview=None if preview is None else write)  # fmt: skip
-        self.network, self.vocabularies = cast(Network, result.model), task.vocabularies
+        self.network, self.vocabularies, self.friends = cast(Network, result.model), task.vocabularies, []
         if self.config.shortlist:
             read, written = map(len, task.vocabularies)
             self.shortlist = torch.from_numpy(shortlist(*task.plain, read, written, self.config.shortlist))
+            if first is not None and first.shortlist is not None:  # tokens that these pairs do not hold
+                bare, size = self.shortlist[:, 0] < 0, min(self.shortlist.shape[1], first.shortlist.shape[1])
+                self.shortlist[bare, :size] = first.shortlist[bare, :size]
         if task.valid:
             self.length_penalty, self.calibration = tuned(self.reader().once, task.valid, self.config.metric)
         self.scores = (Score("valid", date.today().isoformat(), result.scores),) if result.scores else ()
@@ -190,7 +197,7 @@ class Translator:
                 name = "a translator" if isinstance(other, Translator) else os.fspath(other)
                 raise ValueError(f"all of an ensemble must have the same vocabularies, {name} has others. Train them on the same "
                                  "pairs with different seeds, or start one from the other.")  # fmt: skip
-            made.friends.append(t.fitted)
+            made.friends += [t.fitted, *t.friends]
         return made
 
     def evaluate(self, pairs: Pairs, language: str | None = None, **how: Any) -> Any:
@@ -206,15 +213,19 @@ class Translator:
         """
         from longshort.apps.translate.evaluation import evaluate
 
-        return evaluate(self, _pairs(pairs), language, **how)
+        return evaluate(self, data.judges(_pairs(pairs)), language, **how)
 
     def save(self, path: Path | str) -> Path:
         """Write the model as one .safetensors file.
 
         Raises:
             RuntimeError: nothing is fitted.
+            ValueError: it is an ensemble.
             OSError: the file cannot be written.
         """
+        if self.friends:
+            raise ValueError(f"a file holds one model, and this is an ensemble of {1 + len(self.friends)}. Save each, and open "
+                             "them together: Translator.load(one, other).")  # fmt: skip
         source, target = self._vocabularies
         tensors = dict(self.fitted.state_dict())
         if self.config.tied == "all":  # one matrix, one name
