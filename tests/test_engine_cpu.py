@@ -26,7 +26,7 @@ ODD = [(1, 1, 1, 1), (7, 9, 63, 5), (3, 13, 2, 63), (4, 20, 5, 100), (40, 3, 3, 
 def poisoned(monkeypatch):
     """All memory that the engine gets is full of NaN, so that what it does not write is seen."""
     torch.manual_seed(0)
-    monkeypatch.setattr(cpu, "_empty", lambda *shape, dtype: torch.full(shape, torch.nan, dtype=dtype))
+    monkeypatch.setattr(cpu, "_empty", lambda *shape, dtype, **_: torch.full(shape, torch.nan, dtype=dtype))
     cpu.native.poison(True)
     yield
     cpu.native.poison(False)
@@ -289,7 +289,7 @@ def test_refusals():
     assert cpu.refuse(cell, Call(x.half())) == "its kernels are for float32, float64 and bfloat16, and x is float16."
     said = []
     torch.func.vmap(lambda v: said.append(cpu.refuse(cell, Call(v))) or v)(x[None])
-    assert said == ["the native LSTM cannot be transformed by torch.func."]
+    assert said == ["the native LSTM cannot be transformed by torch.func, nor differentiated in forward mode."]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)

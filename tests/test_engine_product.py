@@ -23,7 +23,7 @@ SIZES = [(1, 1), (17, 3), (64, 63), (100, 512), (330, 100), (512, 1100)]  # N, K
 def poisoned(monkeypatch):
     """What is not written is NaN. Afterwards there are as many threads as before."""
     native, before = cpu.native, torch.get_num_threads()
-    monkeypatch.setattr(cpu, "_empty", lambda *shape, dtype: torch.full(shape, torch.nan, dtype=dtype))
+    monkeypatch.setattr(cpu, "_empty", lambda *shape, dtype, **_: torch.full(shape, torch.nan, dtype=dtype))
     native.poison(True)
     yield
     torch.set_num_threads(before)

@@ -403,3 +403,109 @@ def test_compile_and_export_in_one_graph():
 def test_a_state_is_a_pair(count):
     with pytest.raises(ValueError, match="argument 2 is"):
         LSTM(3, 4)(torch.zeros(2, 1, 3), (torch.zeros(1, 1, 4),) * count)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_lengths_may_be_a_slice(engine):
+    m, x, table = LSTM(4, 6, engine=engine), torch.randn(7, 3, 4), torch.tensor([[7, 0], [3, 1], [5, 2]])
+    same(out(m(x, lengths=[7, 3, 5])), out(m(x, lengths=table[:, 0])))
+    with torch.no_grad():
+        same(out(m(x, lengths=[7, 3, 5])), out(m(x, lengths=table[:, 0])))
+        same(out(m(x, lengths=[4, 4, 4])), out(m(x, lengths=torch.tensor([4]).expand(3))))
+
+
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+@pytest.mark.parametrize("grad", [True, False])
+def test_all_tensors_are_on_one_device(engine, grad):
+    m, x = LSTM(4, 6, engine=engine), torch.randn(7, 3, 4)
+    far, resets = torch.zeros(1, 3, 6, device="meta"), torch.zeros(7, 3, dtype=torch.bool, device="meta")
+    with torch.set_grad_enabled(grad):
+        with pytest.raises(ValueError, match=r"weight_ih is on meta, but the input on cpu. Move one: input.to\('meta'\)."):
+            LSTM(4, 6, engine=engine, device="meta")(x)
+        with pytest.raises(ValueError, match="h is on meta, but the input on cpu"):
+            m(x, (far, far))
+        if engine != "vendor":
+            with pytest.raises(ValueError, match="resets is on meta, but the input on cpu"):
+                m(x, resets=resets)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_default_device_changes_nothing(engine):
+    m, x = LSTM(4, 6, 2, engine=engine, dropout=0.5), torch.randn(70, 30, 4)
+    ragged = pack_padded_sequence(x, torch.arange(41, 71).flip(0))
+
+    def all_of_it():
+        torch.manual_seed(0)
+        m.zero_grad()
+        y, state = m(x)
+        y.sum().backward()
+        with torch.no_grad():
+            return [y, *state, m.weight_ih_l0.grad.clone(), m(x)[0], m(ragged)[0].data, m.stream(30).step(x[0]).clone()]
+
+    here = all_of_it()
+    with torch.device("meta"):
+        there = all_of_it()
+    assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+
+
+@pytest.mark.parametrize("cell", [Cell(), Cell(layer_norm=True)], ids=repr)
+@pytest.mark.parametrize("tape", [True, False])
+def test_backward_frees_what_it_needed(cell, tape):
+    T, B, H = 50, 8, 64
+    m, x, kept = LSTM(4, H, cell=cell), torch.randn(T, B, 4), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda v: kept.append(v.shape) or v, lambda v: v):
+        y, *_ = m(x, tape=tape)
+    assert (T, B, H) in kept, "cells"
+    assert cell.layer_norm or (T, B, 4 * H) in kept, "gates"
+    y.sum().backward()
+    with pytest.raises(RuntimeError, match="after they have already been freed"):
+        y.sum().backward()
+    whole = [v.grad.clone() for v in m.parameters()]
+    m.zero_grad()
+    torch.utils.checkpoint.checkpoint(m, x, use_reentrant=False)[0].sum().backward()
+    assert all(torch.equal(a, v.grad) for a, v in zip(whole, m.parameters(), strict=True))
+
+
+def test_a_packed_batch_fits_its_state_and_its_sizes():
+    m, x = LSTM(4, 6), torch.randn(7, 3, 4)
+    packed = pack_padded_sequence(x, [3, 7, 5], enforce_sorted=False)
+    for B in (2, 4):
+        with pytest.raises(ValueError, match=rf"state h must be \[L\*D, B, P\] = \[1, 3, 6\], got \[1, {B}, 6\]"):
+            m(packed, (torch.zeros(1, B, 6), torch.zeros(1, B, 6)))
+    data, sizes = packed.data, packed.batch_sizes
+    for wrong in (
+        sizes.int(),
+        sizes.flip(0),
+        sizes - 1,
+        torch.cat([sizes, sizes[:1]]),
+        torch.cat([sizes + 1, sizes.new_tensor([-7])]),
+    ):
+        with pytest.raises(
+            ValueError, match="batch_sizes of a PackedSequence must be int64, never rise and add up to its 15 rows"
+        ):
+            m(torch.nn.utils.rnn.PackedSequence(data, wrong))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_forward_derivatives(engine):
+    m, x, v = (
+        LSTM(4, 6, engine=engine, dtype=torch.float64).requires_grad_(False),
+        torch.randn(7, 3, 4).double(),
+        torch.randn(7, 3, 4),
+    )
+    with torch.autograd.forward_ad.dual_level():
+        made = torch.autograd.forward_ad.unpack_dual(m(torch.autograd.forward_ad.make_dual(x, v.double()))[0]).tangent
+    e = 1e-6
+    same({"y": (m(x + e * v)[0] - m(x - e * v)[0]) / (2 * e)}, {"y": made}, atol=1e-8)
+    with pytest.raises(ValueError, match="nor differentiated in forward mode"), torch.autograd.forward_ad.dual_level():
+        LSTM(4, 6, engine="cpu")(torch.randn(7, 3, 4))
+
+
+def test_explain_tells_of_the_engine_that_was_asked_for():
+    x = torch.randn(7, 3, 4)
+    assert "reference: chosen" in LSTM(4, 6, engine="reference").explain(x)
+    assert "cpu: could run it, but was not asked for" in LSTM(4, 6, engine="reference").explain(x)
+    assert "cpu: chosen" in LSTM(4, 6).explain(x)
+    with pytest.raises(ValueError, match="engine 'vendor' was asked for but refuses"):
+        LSTM(4, 6, engine="vendor", cell=Cell(peephole=True)).explain(x)

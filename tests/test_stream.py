@@ -21,6 +21,22 @@ def test_step_by_step_is_the_whole(cell, kw, engine):
     same({"y": y, "h": h, "c": c}, {"y": got, "h": s.state[0], "c": s.state[1]})
 
 
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_a_step_may_be_a_slice(engine):
+    m, x = LSTM(4, 6, engine=engine), torch.randn(3, 50, 4)
+    with torch.no_grad():
+        whole = m(x.transpose(0, 1))[0]
+    s = m.stream(3)
+    for t in range(50):
+        same({"y": whole[t]}, {"y": s.step(x[:, t])})
+
+
+def test_weights_may_be_parametrised():
+    m, x = torch.nn.utils.parametrizations.weight_norm(LSTM(4, 6), "weight_ih_l0"), torch.randn(1, 3, 4)
+    with torch.no_grad():
+        same({"y": m(x)[0][0]}, {"y": m.stream(3).step(x[0])})
+
+
 @pytest.mark.parametrize("kw", KW, ids=str)
 def test_reset_and_state(kw):
     m = LSTM(4, 6, 2, dtype=torch.float64, **kw)

@@ -2,7 +2,7 @@
 
 Axes: T time, B batch, I input, H hidden, P projected (= H without projection), G gate rows.
 Parameter names, shapes and gate order (i f g o) are those of torch.nn.LSTM.
-The numbers (1) to (9) mean the same line in the docs, here, in the C++ and in the Triton kernels.
+The numbers (1) to (9) mean the same line in the docs, here and in the C++.
 """
 
 from __future__ import annotations

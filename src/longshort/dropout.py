@@ -42,7 +42,7 @@ def bernoulli(p: float, shape: tuple[int, ...], like: Tensor, generator: torch.G
         generator: source of randomness; torch's global one if None. On a CPU it seeds a faster one.
     """
     if _fast(like):
-        seed, n = int(torch.randint(2**62, (), generator=generator)), prod(shape)
+        seed, n = int(torch.randint(2**62, (), generator=generator, device="cpu")), prod(shape)
         bits = np.random.SFC64(seed).random_raw(-(-n // 4)).view(np.uint16)[:n]
         return torch.from_numpy(bits < round(p * STEPS)).view(shape)
     return torch.rand(shape, device=like.device, generator=generator) < p

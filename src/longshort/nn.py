@@ -18,7 +18,7 @@ from longshort.dilation import Dilation
 from longshort.dropout import dropout
 from longshort.engine import Call, Flow, Tape
 from longshort.stream import Stream
-from longshort.tracing import transformed
+from longshort.tracing import eager, transformed
 
 INITS = ("torch", "forget_bias", "chrono:T_MAX", "orthogonal")
 
@@ -207,12 +207,16 @@ class LSTM(nn.Module):
         return ", ".join(said + [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v])
 
     def explain(self, input: Tensor) -> str:
-        """Which engine each layer would take for this input, and why not the others: one line per engine."""
+        """Which engine each layer would take for this input, and why not the others: one line per engine.
+
+        Raises:
+            ValueError: the engine that was asked for refuses.
+        """
         x = input.transpose(0, 1) if self.batch_first and input.dim() == 3 else input
         x = self._autocast(x if x.dim() == 3 else x[:, None])
         dilation = max(self.dilation)
         call = Call(x) if dilation == 1 else Call(*Dilation(dilation, *x.shape[:2]).fold_all(x, None, None)[:2])
-        return engines.explain(self.cell, call)
+        return engines.explain(self.cell, call, self.engine)
 
     def stream(self, batch: int = 1, weights: str = "same") -> Stream:
         """Run one step at a time: `s = lstm.stream(batch); y = s.step(x)`. See `Stream`."""
@@ -282,7 +286,13 @@ class LSTM(nn.Module):
         data, sizes, order, back = input
         if data.shape[-1] != self.input_size:
             raise ValueError(f"input must have input_size = {self.input_size} features last, got {list(data.shape)}.")
+        if eager():
+            rises = bool((sizes.diff(append=sizes.new_zeros(1)) > 0).any())
+            if rises or sizes.dtype != torch.int64 or int(sizes.sum()) != len(data):
+                raise ValueError(f"batch_sizes of a PackedSequence must be int64, never rise and add up to its {len(data)} rows, "
+                                 f"got {sizes.dtype}, {sizes.tolist()}. Let pack_padded_sequence make it.")  # fmt: skip
         if hx is not None and order is not None:
+            self._check(hx, len(order))
             hx = (hx[0].index_select(1, order), hx[1].index_select(1, order))
         whole = not tape and self.tape == "keep" and max(self.dilation) == 1
         if whole and engines.takes_packed(self.cell, Call(self._autocast(data), sizes=sizes), self.engine):
@@ -312,14 +322,7 @@ class LSTM(nn.Module):
                 f"got {resets.dtype}, {list(resets.mT.shape if self.batch_first else resets.shape)}."
             )
         if hx is not None:
-            S, B, P = D * sum(self.dilation), packed.B, self.proj_size or self.hidden_size
-            for name, t, width in zip("hc", hx, (P, self.hidden_size), strict=True):
-                if list(t.shape) != [S, B, width]:
-                    axes = f"[L*D, B, {'P' if name == 'h' else 'H'}]"
-                    raise ValueError(
-                        f"state {name} must be {axes} = {[S, B, width]}, got {list(t.shape)}. "
-                        "Did the batch size change between calls?"
-                    )
+            self._check(hx, packed.B)
         x = self._autocast(x)
         hs, cs, tapes, row = [], [], [], 0
         for k, d in enumerate(self.dilation):
@@ -338,6 +341,17 @@ class LSTM(nn.Module):
         c_dtype = x.dtype if hx is None else hx[1].dtype
         h, c = (v[0] if len(v) == 1 else torch.cat(v) for v in (hs, cs))
         return x, (h, c if c.dtype == c_dtype else c.to(c_dtype)), tapes
+
+    def _check(self, hx: tuple[Tensor, Tensor], B: int) -> None:
+        """Whether it is a state of a batch of B."""
+        S, P = (1 + self.bidirectional) * sum(self.dilation), self.proj_size or self.hidden_size
+        for name, t, width in zip("hc", hx, (P, self.hidden_size), strict=True):
+            if list(t.shape) != [S, B, width]:
+                axes = f"[L*D, B, {'P' if name == 'h' else 'H'}]"
+                raise ValueError(
+                    f"state {name} must be {axes} = {[S, B, width]}, got {list(t.shape)}. "
+                    "Did the batch size change between calls?"
+                )
 
     def _run_one(
         self, x: Tensor, suffix: str, d: int, state: State | None, lengths: Tensor | None, resets: Tensor | None, tape: bool,
@@ -389,7 +403,7 @@ class LSTM(nn.Module):
                 v = v if sizes is None else torch._VF._pad_packed_sequence(v, sizes, False, 0.0, len(sizes))[0]
                 return v if back is None else v.index_select(1, back)
 
-            ends = lengths if sizes is None else (torch.arange(B) < sizes[:, None]).sum(0)
+            ends = lengths if sizes is None else (torch.arange(B, device=sizes.device) < sizes[:, None]).sum(0)
             ends = ends if back is None or ends is None else ends.index_select(0, back)
             self.observer.see(Seen(suffix[1:], d, y.detach(), record, flow, place, ends))
         record = record if tape else None

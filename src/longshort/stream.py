@@ -41,7 +41,7 @@ class Stream:
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch must be a whole number of streams, at least 1, got {batch!r}.")
         self.batch = batch
-        weight: Tensor = lstm.get_parameter("weight_ih_l0")
+        weight = lstm.layer_params("_l0")["weight_ih"]
         why = cpu.refuse(lstm.cell, Call(weight.detach()[None]))
         if max(lstm.dilation) > 1:
             why = "it keeps one state per layer, and a dilated layer has several."

@@ -1,13 +1,16 @@
-"""What may be done to a call instead of computing it: torch.compile, torch.func, and modes that see every operator."""
+"""What may be done to a call beside computing it: torch.compile, torch.func, forward mode, modes that see every operator."""
 
 from __future__ import annotations
 
 import torch
+from torch.autograd import forward_ad
 
 
 def transformed() -> bool:
-    """Whether this call is compiled by torch.compile, or transformed by torch.func."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    """Whether this call is compiled by torch.compile, transformed by torch.func, or differentiated in forward mode."""
+    if torch.compiler.is_compiling():
+        return True
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def eager() -> bool:

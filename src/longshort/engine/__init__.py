@@ -64,11 +64,16 @@ def takes_packed(cell: Cell, call: Call, engine: str = "auto") -> bool:
     return bool(able) and able[0] != "reference"
 
 
-def explain(cell: Cell, call: Call) -> str:
-    """One line per engine: which one `auto` takes, and why the ones before it refuse."""
-    chosen, lines = choose(cell, call), []
+def explain(cell: Cell, call: Call, engine: str = "auto") -> str:
+    """One line per engine: which one runs this call, and why others do not.
+
+    Raises:
+        ValueError: as `choose`.
+    """
+    chosen, lines = choose(cell, call, engine), []
+    other = "could run it, but " + ("comes later" if engine == "auto" else "was not asked for")
     for name, why in refusals(cell, call).items():
-        said = f"refuses: {why}" if why else "chosen" if name == chosen else "could run it, but comes later"
+        said = f"refuses: {why}" if why else "chosen" if name == chosen else other
         lines.append(f"{name:>9}: {said}")
     return "\n".join(lines)
 
@@ -90,7 +95,7 @@ def run(
         y [T, B, P], the state after the last step of each sequence, and the Tape if `call.tape`.
 
     Raises:
-        ValueError: a shape is wrong, or the named engine refuses.
+        ValueError: a shape or a device is wrong, or the named engine refuses.
     """
     x, H = call.x, params["weight_ih"].shape[0] // len(cell.gates)
     T, B, I, P = call.T, call.B, x.shape[-1], cell.projection or H
@@ -108,5 +113,8 @@ def run(
             if list(t.shape) != shape:
                 raise ValueError(f"state {name} must be {shape}, got {list(t.shape)}. Did the batch size change between calls?")
         state = State(state.h.to(x.dtype), state.c.to(arithmetic(x.dtype)))
+    for name, t in (*params.items(), *zip("hc", state, strict=True), ("lengths", call.lengths), ("resets", call.resets)):
+        if t is not None and t.device != x.device:
+            raise ValueError(f"{name} is on {t.device}, but the input on {x.device}. Move one: input.to({str(t.device)!r}).")
     forward = engines()[choose(cell, call, engine)].forward
     return forward(cell, params, call, state) if tape == "keep" else recompute.run(forward, cell, params, call, state)

@@ -6,7 +6,7 @@ operator, longshort::lstm. Second derivatives go through the reference engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import inf, prod
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ try:
 except ImportError as error:
     MISSING = str(error)
 
+HERE = torch.device("cpu")  # whatever torch.set_default_device says
 LARGE = 1 << 18  # bytes: where the allocator begins to give memory back to the system
 TYPES, BYTES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}, 3
 NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch", "gain_ih", "gain_hh", "gain_c")
@@ -41,7 +42,7 @@ def refuse(cell: Cell, call: Call) -> str | None:
     if call.x.dtype not in TYPES:
         return f"its kernels are for float32, float64 and bfloat16, and x is {str(call.x.dtype).removeprefix('torch.')}."
     if not torch.compiler.is_compiling() and transformed():
-        return "the native LSTM cannot be transformed by torch.func."
+        return "the native LSTM cannot be transformed by torch.func, nor differentiated in forward mode."
     return None
 
 
@@ -101,6 +102,7 @@ def infer(
             return None
         state = State(state.h.to(kind).contiguous(), state.c.to(arithmetic(kind)).contiguous())
     (T, B, _), (rows, P) = x.shape, params["weight_hh"].shape
+    lengths = None if lengths is None else lengths.contiguous()
     job = Job(x, *(state or (None, None)), *own, lengths, *[None] * 6, reverse)  # type: ignore[call-arg]
     y, h = _empty(T, B, P, dtype=kind), _empty(1, B, P, dtype=kind)
     c = _empty(1, B, rows // len(cell.gates), dtype=arithmetic(kind))
@@ -172,17 +174,13 @@ def _read(job: Job) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return at[3:12], (T, B, at[13], at[0], x_t, x_b, at[12], *at[14:], int(job.reverse), at[1], at[2])
 
 
-def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
-    """For what the caller gets: large ones in memory that the extension keeps, so that no call pays for fresh pages."""
+def _empty(*shape: int, dtype: torch.dtype, spare: float = 1.25) -> Tensor:
+    """Large ones lie in memory that the extension keeps, so that no call pays for fresh pages, and may lie in a piece that is
+    `spare` times as large: 4 where only backward reads, for batches differ in length."""
     size = prod(shape) * dtype.itemsize
     if size < LARGE:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(native.Memory(size, 1.25), dtype=dtype, count=prod(shape)).resize_(shape)
-
-
-def _memory(*shape: int, dtype: torch.dtype) -> Any:
-    """For what only backward reads: kept by the extension from one training step to the next, its pages mapped."""
-    return native.Memory(prod(shape) * dtype.itemsize, 4.0)
+        return torch.empty(shape, dtype=dtype, device=HERE)
+    return torch.frombuffer(native.Memory(size, spare), dtype=dtype, count=prod(shape)).resize_(shape)
 
 
 def _shapes(cell: Cell, job: Job, tape: bool, train: bool) -> list[tuple[tuple[int, ...], torch.dtype] | None]:
@@ -199,11 +197,11 @@ def _shapes(cell: Cell, job: Job, tape: bool, train: bool) -> list[tuple[tuple[i
             of(tape or train, H, state), of(normed, width, kind), of(normed, width, kind), of(normed, 4, state)]  # fmt: skip
 
 
-def run_forward(cell: Cell, job: Job, tape: bool, train: bool, new: Callable[..., Any] = _memory) -> list[Any]:
-    """y, h, c; gates and cells; what layer norm keeps: see `_shapes`. `new` makes what only backward reads."""
+def run_forward(cell: Cell, job: Job, tape: bool, train: bool) -> list[Any]:
+    """y, h, c; gates and cells; what layer norm keeps: see `_shapes`."""
     shapes, job = _shapes(cell, job, tape, train), job.dense()
-    makers = [_empty] * 3 + [_empty if tape else new] * 5
-    outs = [made and make(*made[0], dtype=made[1]) for make, made in zip(makers, shapes, strict=True)]
+    spare = [1.25] * 3 + [1.25 if tape else 4.0] * 5
+    outs = [made and _empty(*made[0], dtype=made[1], spare=s) for s, made in zip(spare, shapes, strict=True)]
     native.forward(job.layer(cell), *_read(job), _addresses(*outs), train, torch.get_num_threads())
     return outs
 
@@ -218,7 +216,7 @@ def run_backward(cell: Cell, job: Job, outs: Sequence[Any], grads: Sequence[Mayb
     dh, dc = _empty(*job.h.shape, dtype=kind), _empty(*job.c.shape, dtype=state)
     dp = [None if v is None else _empty(*v.shape, dtype=state) for v in job.params]
     steps, P = job.x.shape[:-1], job.h.shape[1]
-    shown = () if flow is None else (torch.zeros(*steps, P, dtype=state), torch.zeros(*steps, job.c.shape[1], dtype=state))
+    shown = () if flow is None else tuple(torch.zeros(*steps, n, dtype=state, device=HERE) for n in (P, job.c.shape[1]))
     addresses = _addresses(*given, dx, dh, dc, *dp, *(shown or (None, None)))
     native.backward(layer, *_read(job), _addresses(*outs), addresses, torch.get_num_threads())
     if flow is not None:
@@ -235,8 +233,8 @@ class Function(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         job = Job(*inputs)
         outs = run_forward(cell, job, tape, True)
-        ctx.cell, ctx.flow, ctx.reverse, ctx.kept = cell, flow, job.reverse, outs[3:]
-        ctx.save_for_backward(*job[:19], outs[0])
+        ctx.cell, ctx.flow, ctx.reverse = cell, flow, job.reverse
+        ctx.save_for_backward(*job[:19], outs[0], *outs[3:])  # so that backward frees them
         if not tape:
             return tuple(outs[:3])
         ctx.mark_non_differentiable(*outs[3:5])
@@ -245,12 +243,12 @@ class Function(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
         """With create_graph or batched gradients, through the reference, which autograd and vmap can follow."""
-        *inputs, y = ctx.saved_tensors
-        job = Job(*inputs, ctx.reverse)  # type: ignore[call-arg]
+        saved = ctx.saved_tensors
+        job, y, kept = Job(*saved[:19], ctx.reverse), saved[19], saved[20:]  # type: ignore[call-arg]
         if torch.is_grad_enabled() or not all(g is None or torch._C._has_storage(g) for g in grads):
             got = _through_reference(ctx.cell, job, grads[:3], ctx.needs_input_grad[3:15], ctx.flow)
         else:
-            got = run_backward(ctx.cell, job, [y, None, None, *ctx.kept], grads[:3], ctx.needs_input_grad[3], ctx.flow)
+            got = run_backward(ctx.cell, job, [y, None, None, *kept], grads[:3], ctx.needs_input_grad[3], ctx.flow)
         return (None, None, None, *got, *[None] * 8)
 
 
@@ -303,10 +301,9 @@ class Stream:
             rows, I = own["weight_ih"].shape
             H = rows // len(cell.gates)
             P = cell.projection or H
-            self.states.append(
-                State(torch.zeros(batch, P, dtype=self.dtype), torch.zeros(batch, H, dtype=arithmetic(self.dtype)))
-            )
-            self.y = torch.zeros(batch, P, dtype=self.dtype)
+            h, c, self.y = (torch.zeros(batch, n, dtype=kind, device=HERE) for n, kind in
+                            ((P, self.dtype), (H, arithmetic(self.dtype)), (P, self.dtype)))  # fmt: skip
+            self.states.append(State(h, c))
             self._kept.append(self.y)
             kind = BYTES if weights == "int8" else TYPES[self.dtype]
             layer = _layer(cell, kind, I, H, "bias_ih" in own)
@@ -328,7 +325,8 @@ class Stream:
         if x.shape != self._shape or x.dtype is not self.dtype or not x.is_cpu:
             came = f"{list(x.shape)} of {x.dtype} on {x.device}"
             raise ValueError(f"x must be {list(self._shape)} of {self.dtype} on the CPU, got {came}.")
-        self._step((x if x.is_contiguous() else x.contiguous()).data_ptr())
+        x = x if x.is_contiguous() else x.contiguous()  # a copy needs a name, or it is gone before it is read
+        self._step(x.data_ptr())
         return self.y
 
     def reset(self, rows: Tensor | Sequence[int] | None = None) -> None:
@@ -368,7 +366,7 @@ def _some(outs: Sequence[Maybe], like: Tensor) -> list[Tensor]:
 @torch.library.impl("longshort::lstm", "CPU")
 def _op(*args: Any) -> list[Tensor]:
     *job, cell, tape, train = args
-    return _some(run_forward(_decode(tuple(cell)), Job(*job), tape, train, _empty), job[0])
+    return _some(run_forward(_decode(tuple(cell)), Job(*job), tape, train), job[0])
 
 
 @torch.library.impl("longshort::lstm_backward", "CPU")

@@ -23,10 +23,11 @@ def run(engine: Run, cell: Cell, params: Params, call: Call, state: State) -> tu
     """As `engine(cell, params, call, state)`, with one more forward pass and a Tape of sqrt(T) steps at a time.
 
     Raises:
-        ValueError: it is being compiled or transformed by torch.func.
+        ValueError: it is being compiled, transformed by torch.func or differentiated in forward mode.
     """
     if transformed():
-        raise ValueError("tape='recompute' can be neither compiled nor transformed by torch.func. Use tape='keep' there.")
+        raise ValueError("tape='recompute' can be neither compiled, nor transformed by torch.func, nor differentiated in forward "
+                         "mode. Use tape='keep' there.")  # fmt: skip
     if call.sizes is not None:
         raise ValueError("tape='recompute' cuts padded batches: give it as [T, B, I].")
     leaves = (call.x, *state, *params.values())

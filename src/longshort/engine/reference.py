@@ -47,7 +47,7 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
 
 def _padded(cell: Cell, params: Params, call: Call, sizes: Tensor, state: State) -> tuple[Tensor, State, Tape | None]:
     """A packed batch, by padding it."""
-    alive = torch.arange(call.B) < sizes[:, None]  # [T, B]
+    alive = torch.arange(call.B, device=sizes.device) < sizes[:, None]  # [T, B]
     at = alive.nonzero().to(call.x.device).unbind(1)
 
     def pad(v: Tensor) -> Tensor:
