@@ -324,6 +324,9 @@ def test_wrong_use_is_named(table):
     ]:
         with pytest.raises(ValueError, match=message):
             Config(**{field: v})
+    for field in ("residual", "attention"):
+        with pytest.raises(ValueError, match="residual and attention are of direct and esrnn, deepar has neither"):
+            Config(model="deepar", **{field: True})
     with pytest.raises(TypeError, match=r"horizon must be a whole number, got 1.5"):
         Forecaster(horizon=1.5)
     with pytest.raises(TypeError, match="levels must be numbers, got 'wide'"):
@@ -376,6 +379,21 @@ def test_plot_draws_what_the_frames_hold(fitted, table, tmp_path):
         ValueError, match=r"series 'x' must be in the data and in the forecast\. The data has 3 series, such as 's0'"
     ):
         fitted.plot(ids=["x"])
+
+
+@pytest.mark.parametrize(
+    ("zone", "step"), [("Europe/Berlin", "h"), ("America/Chicago", "h"), ("America/New_York", "D"), (None, "h")]
+)
+def test_plots_show_what_the_clocks_show(zone, step):
+    ds = pd.date_range("2024-07-01", periods=72, freq=step, tz=zone)
+    data = pd.DataFrame({"unique_id": "a", "ds": ds, "y": np.arange(72.0)})
+    made = Forecaster(horizon=6, season_length=24, **SMALL).fit(data)
+    (axis,) = made.plot(data, made.backtest(data).frame()).axes
+    lines, clock = {line.get_label(): line for line in axis.get_lines()}, ds.tz_localize(None).to_numpy()
+    for label, n in (("history", 66), ("truth", 6)):
+        at = lines[label].get_xdata().astype("M8[ns]")
+        np.testing.assert_array_equal(at, clock[np.isin(data.y, lines[label].get_ydata())])
+        assert lines[label].get_ydata()[-1] == (65 if n == 66 else 71)
 
 
 def test_inputs_are_those_of_the_model(table):

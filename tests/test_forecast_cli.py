@@ -156,6 +156,11 @@ def test_a_table_of_many_pieces_is_one_table(home: Path, tmp_path: Path, monkeyp
     ]
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "x.parquet"), pd.concat(parts, ignore_index=True))
 
+    quick = pd.date_range("2024-01-01", periods=4, freq="100ms")
+    room._write(tmp_path / "x.csv", iter([pd.DataFrame({"unique_id": "a", "ds": quick, "LSTM": range(4)})]), "100ms")
+    assert pd.read_csv(tmp_path / "x.csv", parse_dates=["ds"]).ds.tolist() == quick.tolist()
+    room._write(tmp_path / "x.csv", iter(parts), "h")
+
     def broken() -> object:
         yield parts[0]
         raise ValueError("no more")

@@ -371,6 +371,9 @@ def test_bad_names_and_bad_requests_are_named():
     with pytest.raises(ValueError, match=r"lacks the covariates traffic \(past\), price \(future\).*; it has none\. Add"):
         extra(read(plain))
     zone = TABLE.assign(ds=TABLE.ds.dt.tz_localize("Europe/Berlin"))
+    after = AFTER.assign(ds=AFTER.ds.dt.tz_localize("Europe/Berlin"))
+    with pytest.raises(ValueError, match=r"future=: series 'a', row 0 .* has the time zone Europe/Berlin, but the data has none"):
+        read(TABLE, names=NAMES, future=after)
     with pytest.raises(ValueError, match=r"future=: series 'a', row 0 .* has no time zone, but the data has Datetime"):
         read(zone, names=NAMES, future=AFTER)
     turned = read(TABLE.assign(size="big", kind=1), names=NAMES)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from longshort.apps.forecast.covariates import Names
 from longshort.apps.forecast.data import Panel, read
-from longshort.apps.forecast.freq import infer, parse
+from longshort.apps.forecast.freq import from_wall, infer, parse, wall_clock
 from longshort.apps.forecast.tables import PIECE, Columns
 
 CALENDARS = [
@@ -261,6 +261,35 @@ def test_what_comes_out_is_what_went_in(case):
     assert {k: a.schema[k] for k in ("unique_id", "ds")} == {k: b.schema[k] for k in ("unique_id", "ds")}
     assert a["ds"].to_list() == b["ds"].to_list()
     assert a["unique_id"].to_list() == b["unique_id"].to_list()
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Santiago", "America/Havana", "Australia/Lord_Howe", "UTC", None])
+def test_every_time_of_a_clock_has_its_moment(zone):
+    utc = np.arange("2024-01-01", "2025-06-01", 30, dtype="M8[m]").astype("M8[us]")
+    shown = wall_clock(utc, zone)
+    made = from_wall(shown, zone)
+    np.testing.assert_array_equal(wall_clock(made, zone), shown)
+    twice = (
+        np.isin(shown, shown[np.flatnonzero(np.diff(np.sort(shown)) == np.timedelta64(0))]) if zone else np.zeros(len(utc), bool)
+    )
+    assert ((made == utc) | (np.abs(made - utc) <= np.timedelta64(1, "h"))).all()
+    assert (made == utc)[~twice].mean() > 0.99
+
+
+def test_days_go_on_over_a_midnight_that_the_clocks_skip():
+    zone = "America/Santiago"  # 2024-09-08 begins at one o'clock
+    panel = read(frame(pd.date_range("2024-08-29", periods=4, tz=zone)))
+    s = np.zeros(14, np.int64)
+    made = panel.frame(s, {"ds": panel.stamps(s, 4 + np.arange(14))}).ds
+    want = pd.date_range("2024-09-02", periods=14).tz_localize(zone, nonexistent="shift_forward")
+    assert made.tolist() == want.tolist()
+
+
+def test_whole_numbers_have_room_for_what_follows():
+    for kind in (np.int8, np.uint8, np.int16):
+        end = np.iinfo(kind).max
+        panel, s = read(frame(np.arange(end - 3, end + 1).astype(kind))), np.zeros(3, np.int64)
+        assert panel.frame(s, {"ds": panel.stamps(s, np.arange(3, 6))}).ds.tolist() == [end, end + 1, end + 2]
 
 
 def test_other_column_names():

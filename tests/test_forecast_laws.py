@@ -400,6 +400,30 @@ def test_paths_agree_with_quantiles_and_hang_together(kind):
     assert min(together) > 0.4  # of a random walk: sqrt(k / (k + 1)), 0.71 at first
     pd.testing.assert_frame_equal(made.paths(table, n=9, seed=3), made.paths(table, n=9, seed=3))
     assert not made.paths(table, n=9, seed=3).equals(made.paths(table, n=9, seed=4))
+    assert not made.paths(table, n=1, seed=3).equals(made.paths(table, n=1, seed=4)), "all held-out windows are drawn from"
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS))
+def test_what_sells_for_the_first_time_widens_no_interval(kind):
+    table = panel(20)[["unique_id", "ds", "y"]]
+    new = table.unique_id == "s3"
+    table.loc[new, "y"] = np.where(late(table)[new], 5.0, 0.0)
+    made = fresh(kind, False, levels=(95,)).fit(table)
+    assert made.model.stretch.max() < 1e3
+
+
+def test_new_static_covariates_count_without_new_data():
+    static, bare = (
+        TABLE[True].groupby("unique_id")[["size", "kind"]].first().reset_index(),
+        TABLE[True].drop(columns=["size", "kind"]),
+    )
+    made, other = fresh("direct", True).fit(bare, static=static), static.assign(size=[4.0, 3.0, 2.0, 1.0])
+    pd.testing.assert_frame_equal(made.predict(future=AFTER, static=other), made.predict(bare, future=AFTER, static=other))
+    assert not made.predict(future=AFTER, static=other).equals(made.predict(future=AFTER))
+    with pytest.raises(
+        ValueError, match=r"this model reads promo of the steps that it forecasts. Give them.*to plot, plot\(forecast="
+    ):
+        made.plot()
 
 
 def test_paths_need_held_out_windows():

@@ -165,6 +165,12 @@ def test_better_in_by_definition(made):
     assert evidence.versus(made, "SeasonalNaive").better == (each.a < each.b).mean()
 
 
+def test_errors_are_those_of_the_point_forecast(made):
+    high = replace(made, config=replace(made.config, point=0.9))
+    off = (high.truth - high.quantiles["LSTM"][..., high.config.quantiles.index(0.9)])[made.scale > 0]
+    np.testing.assert_allclose(evidence.errors(high, "LSTM")[made.scale > 0], np.abs(off) / made.scale[made.scale > 0, None])
+
+
 def test_by_step_and_by_level_by_definition(made):
     y, q = made.truth, made.quantiles["LSTM"]
     good = made.scale > 0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longshort.apps.forecast import conformal, metrics
-from longshort.apps.forecast.window import LEAST_UNIT, PAST, READ, REGULAR, encode, kinds, phase_values, phases
+from longshort.apps.forecast.window import LEAST_UNIT, NOTHING, PAST, READ, REGULAR, encode, kinds, phase_values, phases
 
 NAN = np.nan
 
@@ -292,6 +292,11 @@ def test_the_unit_tells_series_that_repeat_themselves():
     np.testing.assert_allclose(units, [LEAST_UNIT, size / REGULAR, 1, 1], rtol=1e-5)
     two = np.exp(encode(np.tile(rng.normal(size=(1, 21)) * 9 + 50, 5), 6, (7, 21)).static[0, 2])
     assert two == pytest.approx(LEAST_UNIT)  # the longer season repeats, though the shorter does not
+
+
+def test_zeros_have_no_unit_but_counts_have_one():
+    assert encode(np.zeros((1, 30)), 4, (7,)).scale == NOTHING
+    assert encode(np.zeros((1, 30)), 4, (7,), level_zero=True).scale == 1
 
 
 def test_the_change_is_that_of_the_value_without_its_season():

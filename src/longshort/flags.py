@@ -50,14 +50,14 @@ def flags(values: Any, other: Mapping[str, Any] | None = None, told: Mapping[str
     return make_dataclass(type(values).__name__, made, bases=(Given,), namespace=own, frozen=True)
 
 
-def over(under: Any, values: Any) -> Any:
-    """Settings, replaced by those that were given.
+def given(values: Any) -> dict[str, Any]:
+    """Those of some flags, made by `flags`, that were given."""
+    return {k: getattr(values, k) for k in values.given}
 
-    Args:
-        under: settings of any kind.
-        values: flags for them, made by `flags`.
-    """
-    return replace(under, **{k: getattr(values, k) for k in values.given})
+
+def over(under: Any, values: Any) -> Any:
+    """Settings, replaced by the flags that were given."""
+    return replace(under, **given(values))
 
 
 def as_asked(training: Any, default: Training) -> Training:

@@ -46,7 +46,8 @@ def anomalies(backtest: Backtest, level: float = 99) -> Any:
     low, high = (quantile(values, q, p) for p in (0.5 - level / 200, 0.5 + level / 200))
     score = surprise(y, values, q)
     c = backtest.panel.columns
-    made = {c.ds: backtest.panel.stamps(series[rows], at[rows]), c.y: y, name: values[:, find(q, 0.5)], "lo": low, "hi": high}
+    made = {c.ds: backtest.panel.stamps(series[rows], at[rows]), c.y: y, name: values[:, find(q, backtest.config.point)],
+            "lo": low, "hi": high}  # fmt: skip
     return backtest.panel.frame(series[rows], made | {"score": score, "anomaly": score > level})
 
 

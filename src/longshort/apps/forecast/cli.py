@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from cyclopts import Group, Parameter
 
@@ -22,7 +22,7 @@ from longshort.apps.forecast.freq import DAY, parse
 from longshort.apps.forecast.recipe import NothingHeldOutError
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import MANY, Flag, begun, ended, scored
+from longshort.flags import MANY, Flag, begun, ended, flags, given, scored
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
@@ -34,6 +34,10 @@ HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
 SHOWN = Parameter(name="*")
 CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
 Several = Parameter(consume_multiple=1, negative="", show_default=False)
+if TYPE_CHECKING:
+    ConfigFlags = Config
+else:
+    ConfigFlags = flags(Config())
 
 
 def train(
@@ -83,7 +87,7 @@ def search(
     storage: Path | None = None,
     table: Path | None = None,
     quiet: Flag = False,
-    config: Annotated[Config, WHAT] = Config(),  # noqa: B008
+    config: Annotated[ConfigFlags, WHAT] = ConfigFlags(),  # noqa: B008
     cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
     training: Annotated[Training, HOW] = Training(),  # noqa: B008
 ) -> None:
@@ -112,8 +116,7 @@ def search(
     _positive(trials=trials)
     prepare(out)
     target = None if table is None else prepare(table)
-    fields = {f: v for f, v in vars(config).items() if v != getattr(Config(), f)}
-    fields["horizon"] = config.horizon
+    fields = given(config) | {"horizon": config.horizon}
     found = find(data, **fields, space=read_space(space) if space else None, trials=trials, seconds=seconds, storage=storage,
                  training=training, cell=cell, static_data=static_data, progress=not quiet)  # fmt: skip
     if target is not None:
@@ -356,7 +359,9 @@ def _positive(**flags: int | None) -> None:
 
 def _write(path: Path | None, frames: Iterator[Any], freq: str | int | None = None) -> None:
     """Write pandas frames one after another as one table; to standard output if there is no path. The file is whole or absent."""
-    dates = None if freq is None or (step := parse(freq)).unit != "us" or step.n % DAY == 0 else "%Y-%m-%d %H:%M:%S"
+    dates = None
+    if freq is not None and (step := parse(freq)).unit == "us" and step.n % DAY:
+        dates = "%Y-%m-%d %H:%M:%S" + (".%f" if step.n % 10**6 else "")
     if path is None:
         _csv(sys.stdout, frames, dates)
         return

@@ -44,8 +44,8 @@ class Config:
         calendar: also feed the time of day, week and year that each time stamp falls on, as far as the step resolves them.
         hidden: units of each LSTM layer.
         dilations: one encoder layer per entry, which sees the state that many steps back.
-        residual: add the input of each encoder layer but the first to its output.
-        attention: let the last layer also look back at all steps (Vaswani et al. 2017, one head).
+        residual: of direct and esrnn: add the input of each encoder layer but the first to its output.
+        attention: of direct and esrnn: let the last layer also look back at all steps (Vaswani et al. 2017, one head).
         dropout: dropout in training, in [0, 1).
         batch: windows per update.
         distribution: of deepar: student_t, normal, or negative_binomial for counts.
@@ -117,6 +117,10 @@ class Config:
         if not self.dilations or any(not isinstance(d, int) or d < 1 for d in self.dilations):
             raise ValueError(f"dilations must be whole numbers of at least 1, one per layer, got {self.dilations}.")
         checks.one_of(self, model=Model, distribution=Distribution)
+        if self.model == "deepar" and (self.residual or self.attention):
+            raise ValueError(
+                "residual and attention are of direct and esrnn, deepar has neither. Leave them out, or change model."
+            )
         checks.rate(self, "dropout")
         if not 0 < self.point < 1:
             raise ValueError(f"point must be a quantile between 0 and 1, got {self.point}.")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longshort.apps.forecast.covariates import Covariates, Names
-from longshort.apps.forecast.freq import DAY, Freq, Stamps, infer, parse
+from longshort.apps.forecast.freq import DAY, Freq, Stamps, from_wall, infer, parse
 from longshort.apps.forecast.tables import (
     PIECE,
     Columns,
@@ -103,6 +103,8 @@ class Panel:
         """
         made = []
         for name, v in columns.items():
+            if isinstance(v, np.ndarray) and v.dtype.kind == "M" and self.freq.wall:
+                v = from_wall(v, getattr(self.ds_type, "time_zone", None))
             made.append(nw.new_series(name, v, backend=self.ids.implementation) if isinstance(v, np.ndarray) else v.alias(name))
             if isinstance(v, np.ndarray) and v.dtype.kind in "iM":
                 made[-1] = self._dress(made[-1])
@@ -114,8 +116,6 @@ class Panel:
         if not zone:
             return stamps.cast(self.ds_type)
         stamps = stamps.cast(nw.Datetime(getattr(self.ds_type, "time_unit", "us")))
-        if self.freq.wall:
-            return stamps.dt.replace_time_zone(zone)
         return stamps.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
 
 
@@ -269,6 +269,8 @@ def _future(held: NDArray, source: Any, panel: Panel, names: Names, known: dict[
     utc, wall, kind = stamps(frame[c.ds], rows, step)
     if getattr(kind, "time_zone", None) is None and getattr(panel.ds_type, "time_zone", None) is not None:
         rows.blame(0, f"has no time zone, but the data has {panel.ds_type}. Give {c.ds} the same")
+    if not step.wall and getattr(kind, "time_zone", None) is not None and getattr(panel.ds_type, "time_zone", None) is None:
+        rows.blame(0, f"has the time zone {getattr(kind, 'time_zone', None)}, but the data has none. Give {c.ds} the same")
     t = wall if step.wall else utc
     at, on_grid = step.positions(t, panel.start[series])
     if len(bad := np.flatnonzero(~on_grid)):

@@ -62,8 +62,10 @@ def unit(backtest: Backtest) -> str:
 
 
 def errors(backtest: Backtest, name: str) -> NDArray:
-    """Absolute errors of the median as MASE, or in the unit of the data where no window has one; NaN where missing. [B, H]."""
-    off = np.abs(backtest.truth - backtest.quantiles[name][..., find(np.array(backtest.config.quantiles), 0.5)])
+    """Absolute errors of the point forecast as MASE, or in the unit of the data where no window has one. [B, H],
+    NaN where missing."""
+    c = backtest.config
+    off = np.abs(backtest.truth - backtest.quantiles[name][..., find(np.array(c.quantiles), c.point)])
     good = scalable(backtest)
     return off / np.where(good, backtest.scale, np.nan)[:, None] if good.any() else off
 

@@ -439,7 +439,7 @@ class Forecaster:
         """
         from longshort.apps.forecast.plot import plot
 
-        panel = self._panel(df)
+        panel = self._panel(df, ahead=forecast is None)
         return plot(panel, self._recipe.predict(self._fitted, panel) if forecast is None else forecast, **how)
 
     def save(self, path: Path | str) -> Path:
@@ -503,12 +503,13 @@ class Forecaster:
         if ahead and self.config.future and future is None:
             raise ValueError(
                 f"this model reads {', '.join(self.config.future)} of the steps that it forecasts. Give them: "
-                f"predict(..., future=frame) with {self.columns.id}, {self.columns.ds} and these columns."
+                f"predict(..., future=frame) with {self.columns.id}, {self.columns.ds} and these columns; to plot, "
+                "plot(forecast=predict(..., future=frame))."
             )
         if df is None:
             if self.panel is None:
                 raise RuntimeError("a loaded Forecaster carries no data. Give it the history: predict(df).")
-            if future is None:
+            if future is None and static is None:
                 return self.panel
             df, static = self.sources[0], static if static is not None else self.sources[1]
         return read(df, self.config.freq, self.columns, self.config.names, future=future, static=static)

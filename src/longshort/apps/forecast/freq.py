@@ -219,6 +219,13 @@ def wall_clock(t: Stamps, zone: str | None) -> Stamps:
     return t + offset[np.searchsorted(since, t, "right") - 1]
 
 
+def from_wall(t: Stamps, zone: str | None) -> Stamps:
+    """When, in UTC, the clocks of a time zone show t, datetime64[us]; where they skip t, when they go on. Without a zone: t."""
+    early = t - (wall_clock(t, zone) - t)
+    made = t - (wall_clock(early, zone) - early)
+    return np.where(wall_clock(made, zone) == t, made, np.maximum(early, made))
+
+
 _YEAR = 366 * 24  # in hours
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from longshort.apps.forecast import evidence
 from longshort.apps.forecast.backtest import Backtest
 from longshort.apps.forecast.data import Panel
-from longshort.apps.forecast.tables import Columns
+from longshort.apps.forecast.freq import wall_clock
+from longshort.apps.forecast.tables import Columns, Rows, stamps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -173,7 +174,8 @@ def decomposition(
         known = list(dict.fromkeys(table[c.id].to_list()))
         raise ValueError(f"series {name!r} must be in the frame; it has {len(known)} series, such as {known[:1]}.")
     rows = rows.sort(c.ds)
-    ds, (y, level, season) = _times(rows[c.ds]), (rows[k].to_numpy() for k in (c.y, "level", "season"))
+    ds = stamps(rows[c.ds], Rows(rows[c.id], rows[c.ds], c.ds), None)[1]
+    y, level, season = (rows[k].to_numpy() for k in (c.y, "level", "season"))
     none = 1.0 if multiplicative else 0.0
     left = y / (level * season) if multiplicative else y - level - season
     how = "factor" if multiplicative else "added"
@@ -231,11 +233,12 @@ def _window(axis: Axes, backtest: Backtest, row: int) -> None:
 
 def _draw(axis: Axes, panel: Panel, s: int, rows: nw.DataFrame[Any], history: int | None) -> None:
     c, H = panel.columns, len(rows)
-    ds = _times(rows[c.ds])
-    first = int(panel.freq.positions(ds[:1], panel.start[s : s + 1])[0][0])
+    utc, ds, _ = stamps(rows[c.ds], Rows(rows[c.id], rows[c.ds], c.ds), None)  # ds: what the clocks show
+    first = int(panel.freq.positions((ds if panel.freq.wall else utc)[:1], panel.start[s : s + 1])[0][0])
     begin = max(0, first - (history or 4 * H))
     past, truth = panel.history(s, first)[begin:], panel.window(np.array([s]), np.array([first]), H)[0]
     when = panel.stamps(np.full(len(past), s), np.arange(begin, begin + len(past)))
+    when = when if panel.freq.wall else wall_clock(when, getattr(panel.ds_type, "time_zone", None))
     levels = sorted((float(m[1]) for name in rows.columns if (m := re.fullmatch(r"LSTM-lo-([\d.]+)", name))), reverse=True)
     axis.plot(when, past, color=INK, lw=1.3, label="history")
     for k, level in enumerate(levels):
@@ -261,10 +264,3 @@ def _dates(axis: Axes, ds: NDArray) -> None:
         locator = AutoDateLocator(minticks=5, maxticks=12)
         axis.xaxis.set_major_locator(locator)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-
-
-def _times(ds: nw.Series[Any]) -> NDArray:
-    if ds.dtype.is_integer():
-        return ds.to_numpy().astype(np.int64)
-    zone = getattr(ds.dtype, "time_zone", None)
-    return (ds.dt.replace_time_zone(None) if zone else ds).to_numpy().astype("M8[us]")

@@ -195,7 +195,9 @@ class Recipe:
                         "sample paths of this model need held-out windows, and fit had none: holdout was 0, or the series are "
                         "too short. Fit with more data, or with model='deepar', which draws its paths."
                     )
-                ranks = model.ranks.numpy()[rng.permutation(np.arange(n) % len(model.ranks))]
+                m = len(model.ranks)  # each as often as another, but for the last round
+                rows = np.concatenate([rng.permutation(m) for _ in range(-(-n // m))])[:n]
+                ranks = model.ranks.numpy()[rows]
                 drawn = conformal.values_at(run(model, inputs), np.array(self.config.quantiles), ranks)
             made.append(self.values(window, drawn))
         return np.concatenate(made)

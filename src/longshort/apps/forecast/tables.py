@@ -244,6 +244,8 @@ def stamps(ds: nw.Series[Any], rows: Rows, freq: Freq | None) -> tuple[Stamps, S
     zone = getattr(kind, "time_zone", None)
     if kind.is_integer():
         t: Stamps = ds.to_numpy().astype(np.int64)
+        if kind in (nw.Int8, nw.UInt8, nw.Int16, nw.UInt16):  # too narrow for what follows the end
+            kind = nw.Int64()
     elif kind in (nw.Datetime, nw.Date):
         naive = ds.dt.replace_time_zone(None) if zone else ds
         t = naive.to_numpy().astype("M8[us]")

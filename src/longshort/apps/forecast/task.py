@@ -16,6 +16,7 @@ from longshort.apps.forecast.covariates import Encoding
 from longshort.apps.forecast.data import Panel
 from longshort.apps.forecast.model import Inputs, Network
 from longshort.apps.forecast.recipe import Recipe, run
+from longshort.apps.forecast.window import NOTHING
 from longshort.cell import Cell
 from longshort.task import Batches, Input, Loss, Plain, Split
 
@@ -157,7 +158,8 @@ class ForecastTask:
         future = self.panel.window(series, origin, self.config.horizon)
         for inputs, window in self.recipe.windows(self.panel, series, origin):
             made.append(run(model, inputs))
-            truth.append(window.scaled(future[at : at + len(made[-1])]))
+            y = window.scaled(future[at : at + len(made[-1])])
+            truth.append(np.where(window.scale[:, None] == NOTHING, np.nan, y))  # no unit: it tells nothing about other series
             at += len(made[-1])
         Q = len(self.config.quantiles)
         return np.concatenate([np.empty((0, self.config.horizon, Q)), *made]), np.concatenate([future[:0], *truth])

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 PAST, STATIC = 4, 3  # channels of Window.past and Window.static
 REGULAR, LEAST_UNIT = 0.25, 1e-3  # a naive error below this share of the scale makes the unit smaller, down to this
+NOTHING = 1e-9  # the scale of a context of zeros, which has no unit
 FLAT_LOG = 0.05  # the scale of logarithms that never move: 5 %
 WILD_LOG = 4.6  # a forecast of logarithms stays below a hundred times the last value
 READ = 336  # longest part of the context that the LSTM reads; the guesses see all of it
@@ -87,7 +88,7 @@ def encode(
     if level_zero:
         level = np.zeros(B)
     distance = _mean(np.abs(past - level[:, None]))
-    size = np.full(B, FLAT_LOG) if log else np.maximum(np.abs(level), 1e-9)
+    size = np.full(B, FLAT_LOG) if log else np.ones(B) if level_zero else np.maximum(np.abs(level), NOTHING)
     scale = np.where(distance > 1e-9 * np.abs(level), distance, size)
     change = np.stack([_change(past, m) / scale for m in seasons], -1)
     unit = np.clip(np.nan_to_num(change, nan=1.0).min(-1) / REGULAR, LEAST_UNIT, 1)
