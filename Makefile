@@ -1,4 +1,4 @@
-# Two commands do it all on a fresh machine with Python >= 3.11 and a C++ compiler: `make demo` and `make test`.
+# Two commands do it all on a fresh machine with Python >= 3.11, its headers and a C++ compiler: `make demo` and `make test`.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -10,7 +10,7 @@ READY  := $(VENV)/ready
 help:           ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "longshort needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -81,4 +81,5 @@ pictures: $(READY) ## docs/*.webp: the page of longshort inspect, drawn by chrom
 	$(BIN)/python docs/pictures.py
 
 clean:          ## remove what was built here
-	rm -rf $(VENV) build dist out
+	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -101,7 +101,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     flop, best = case.flop(data.steps(case)), [max(round_) for round_ in zip(*reached.values(), strict=True)]
     contestants = {}
     for who, run in runs.items():
-        work = Case(case.block, case.shape).flop(data.steps(case)) if who == "plain" else flop
+        work = Case(case.block, case.shape).flop(case.shape.B * case.shape.T) if who == "plain" else flop  # it has no lengths
         contestants[who] = {
             "how": run.how,
             "repeats": repeats[who],

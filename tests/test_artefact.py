@@ -112,6 +112,7 @@ def test_a_model_comes_back_whole(tmp_path: Path, cell: Cell) -> None:
 
 
 def test_an_infinite_clip_is_no_clip(tmp_path: Path) -> None:
+    assert Cell(clip=float("inf")) == Cell()
     assert read(save(tmp_path / "m", model(Cell(clip=float("inf"))))).cell == Cell()
 
 
@@ -196,6 +197,7 @@ CHANGES = {
     "app kind": (lambda s, t: s.update(app=["parrot"], cell=None), "header field 'app' must be text, got"),
     "config": (lambda s, t: s["config"].update(hidden=0), "config: hidden must be at least 1, got 0"),
     "cell": (lambda s, t: s["cell"].update(clip=-1.0), "cell: Cell.clip must be positive"),
+    "endless": (lambda s, t: s["cell"].update(zoneout=[10**400, 0.0]), "cell: Cell.zoneout must be two numbers"),
     "contradiction": (lambda s, t: s["cell"].update(coupled=True, forget=False), "contradicts itself"),
     "extra": (lambda s, t: s["extra"].clear(), "config, cell and extra do not describe a model: 'words'"),
     "resume": (lambda s, t: s.update(resume={}), "it is the resume state of a run, not a model. Continue that run"),

@@ -527,6 +527,7 @@ def test_the_tokens_of_a_transducer_are_scored_as_it_wrote_them(home, predictor)
         (["direct", "f.csv", "--series", "s9"], r"no series 's9' in the data; it holds s0, s1, s2\."),
         (["direct", "f.csv", "--out", "p.txt"], r"--out must end in \.html, got 'p\.txt'\."),
         (["direct", "f.csv", "--port", "8000"], r"give --serve as well"),
+        (["direct", "f.csv", "--serve", "--port", "70000"], r"--port must be in 0\.\.65535, got 70000; 0 takes a free one\."),
         (["language", " "], r"a sentence with a word in it"),
         (["speech", "sound/train/0000.flac", "--start", "60"], r"there is nothing from 60 s on"),
         (["speech", "sound/train/0000.flac", "--seconds", "0"], r"seconds more than 0"),

@@ -513,6 +513,22 @@ def test_another_recipe_is_another_trial(tmp_path, monkeypatch):
     (result,) = suite.run([trial], tmp_path / "t.jsonl", **how)
     assert done == [True, False, True]
     assert result["sequences"] == 4
+    monkeypatch.setitem(RECIPES, "two-sequence", Recipe(hidden=2, batch=2, lr=1e-9, most=10**9))
+    done.clear()
+    for seconds in (0.2, 0.2, 0.1, 0.4):
+        (result,) = suite.run([trial], tmp_path / "t.jsonl", **how | {"seconds": seconds})
+    assert done == [True, False, False, True], "what less time has cut is tried again"
+    assert not result["solved"]
+
+
+def test_an_exam_in_pieces_is_the_exam(monkeypatch):
+    torch.manual_seed(0)
+    net = Net(ALL["digits"], VARIANTS["default"], RECIPES["digits"]).eval()
+    lenient = replace(ALL["digits"], wrong=10**6)
+    whole = examine(net, lenient, rng())
+    monkeypatch.setattr("longshort.memory.trial.CHUNK", 7)
+    assert examine(net, lenient, rng()) == whole
+    assert 0 < whole.right < whole.of
 
 
 # tables and figure

@@ -431,6 +431,15 @@ def test_dead_and_stuck_units_and_wild_values_are_reported():
     assert ("warning", "finite") in said(LSTM(2, 4), x)
 
 
+@pytest.mark.parametrize("rows", [slice(None), slice(1)])
+def test_a_gradient_that_is_no_number_is_not_taken_for_none(rows):
+    m = LSTM(2, 4)
+    with probe.record(m) as r:
+        (m(torch.randn(5, 2, 2))[0][:, rows] * torch.nan).sum().backward()
+    (flow,) = [f for f in probe.diagnose(r) if f.level == "warning"]
+    assert (flow.measure, flow.said.split(".")[0]) == ("finite", "the gradient is not finite")
+
+
 @pytest.mark.parametrize("keep", ["f", "c", "h", "io", "ifgoch"])
 @pytest.mark.parametrize("cell", [Cell(), Cell(forget=False), Cell(coupled=True), Cell(projection=3)], ids=repr)
 def test_it_speaks_of_what_was_kept(keep, cell):

@@ -442,6 +442,15 @@ def test_the_log_has_one_json_line_per_score(tmp_path: Path) -> None:
     assert [line["step"] for line in result.history] == [5, 10, 15, 20, 24]
 
 
+@pytest.mark.parametrize("content", [b"ds,y\n1,2\n", b'{"audio_filepath": "a.wav"}\n', b"\xff\x00"])
+def test_a_log_overwrites_nothing_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"data holds something else than the log of a run\. Give the log another name"):
+        train(Toy(), SHORT, progress=False, log=path)
+    assert path.read_bytes() == content
+
+
 def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
     class Wild(Meddled):
         def loss(self, model: nn.Module, batch: Batch) -> Loss:
@@ -465,6 +474,7 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
         ({"average": 1.0}, r"average must be in \[0, 1\), got 1.0"),
         ({"decay": "step"}, "decay must be one of cosine, linear, none, got 'step'"),
         ({"patience": -1}, "patience must be at least 0, got -1"),
+        ({"grad_clip": float("inf")}, "grad_clip must be 0 or more, got inf"),
     ],
 )
 def test_training_checks_itself(wrong: dict, message: str) -> None:
@@ -482,6 +492,8 @@ def test_tasks_that_cannot_be_trained_are_refused() -> None:
         train(Misnamed(), SHORT, progress=False)
     with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N, got 'gpu'"):
         train(Toy(), Training(device="gpu"), progress=False)
+    with pytest.raises(ValueError, match="device must be auto, cpu, cuda or cuda:N, got 'meta'"):
+        train(Toy(), Training(device="meta"), progress=False)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match=r"device 'cuda' was asked for, but torch .* finds no CUDA GPU here"):
             train(Toy(), Training(device="cuda"), progress=False)

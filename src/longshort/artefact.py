@@ -24,7 +24,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -136,9 +136,8 @@ def save(path: Path | str, artefact: Artefact) -> Path:
     """
     if artefact.app not in APPS:
         raise ValueError(f"app must be one of {', '.join(APPS)}, got {artefact.app!r}.")
-    cell = replace(artefact.cell, clip=None) if artefact.cell.clip == math.inf else artefact.cell
     scores = [asdict(s) | {"metrics": {k: _finite(v) for k, v in s.metrics.items()}} for s in artefact.scores]
-    header = {"format": FORMAT, "app": artefact.app, "config": asdict(artefact.config), "cell": asdict(cell),
+    header = {"format": FORMAT, "app": artefact.app, "config": asdict(artefact.config), "cell": asdict(artefact.cell),
               "scores": scores, "made_by": dict(artefact.made_by), "extra": dict(artefact.extra)}  # fmt: skip
     return write(path, artefact.tensors, header)
 
@@ -344,7 +343,7 @@ def _build(kind: type, values: Any, where: str, wrong: list[str]) -> Any:
         return None
     try:
         return kind(**values)
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, ArithmeticError) as e:
         wrong.append(f"{where}: {e}")
         return None
 

@@ -7,6 +7,7 @@ The numbers (1) to (9) mean the same line in the docs, here and in the C++.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -91,7 +92,7 @@ class Cell:
                 raise TypeError(f"Cell.{name} must be True or False, got {getattr(self, name)!r}.")
         try:
             zone_h, zone_c = (float(p) for p in self.zoneout)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise TypeError(f"Cell.zoneout must be two numbers (of h, of c), got {self.zoneout!r}.") from None
         object.__setattr__(self, "zoneout", (zone_h, zone_c))
         for name, p in (("zoneout[0]", zone_h), ("zoneout[1]", zone_c)):
@@ -107,6 +108,8 @@ class Cell:
             raise TypeError(f"Cell.projection must be a whole number or None, got {self.projection!r}.")
         if self.projection is not None and self.projection < 1:
             raise ValueError(f"Cell.projection must be at least 1, got {self.projection}. None means no projection.")
+        if self.clip == math.inf:
+            object.__setattr__(self, "clip", None)
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"Cell.clip must be positive, got {self.clip}. None means no bound.")
         if self.coupled and not self.forget:

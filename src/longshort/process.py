@@ -82,8 +82,12 @@ def processes(name: str) -> Iterator[tuple[int, int, torch.device]]:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError:
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but torch {torch.__version__} finds no CUDA GPU here.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} was asked for, but this machine has {torch.cuda.device_count()} GPUs, from cuda:0 on.")
     launched, mine = _launched(), False
     if launched:
         if device.type == "cuda":

@@ -94,9 +94,9 @@ class Training:
         checks.whole(self, steps=1, accumulate=1, evaluate=1, best=1, patience=0, seed=0, save_steps=0)
         if self.epochs is not None and self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {self.epochs}. Leave it out to count steps.")
-        for name in ("weight_decay", "grad_clip", "save_seconds"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
+        checks.nonnegative(self, "weight_decay", "grad_clip")
+        if not self.save_seconds >= 0:
+            raise ValueError(f"save_seconds must be 0 or more, got {self.save_seconds}.")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be a positive number, got {self.lr}.")
         if not 0 <= self.warmup <= 1:
@@ -240,7 +240,8 @@ def _loop(
     except Interrupted as e:
         said = f"training stopped after step {run.step} of {run.total}"
         if path is None:
-            raise Interrupted(f"{said}; there is no checkpoint, so nothing was saved.", e.signum) from None
+            why = "there is no checkpoint, so nothing was saved" if run.rank == 0 else "the first process saves it"
+            raise Interrupted(f"{said}; {why}.", e.signum) from None
         run.save(path)
         raise Interrupted(f"{said}, saved in {path}. Start it again with resume=True (--resume) to go on.", e.signum) from None
 
@@ -490,8 +491,10 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
 
 def _cut(log: Path, step: int) -> None:
     """Drop the lines that the run is about to write again, and one that a crash has torn."""
-    kept = []
-    for line in log.read_text().splitlines() if log.exists() else []:
+    kept, lines = [], log.read_text(errors="replace").splitlines() if log.exists() else []
+    if lines and not lines[0].startswith('{"step"'):
+        raise ValueError(f"{log} holds something else than the log of a run. Give the log another name.")
+    for line in lines:
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")

@@ -201,7 +201,7 @@ def _layers(
         made.append({
             "name": t.name,
             "cell": _cell(t),
-            "exact": step == 1 and t.cell.clip in (None, math.inf) and not t.cell.zoneout[1],
+            "exact": step == 1 and t.cell.clip is None and not t.cell.zoneout[1],
             "reverse": t.reverse,
             "dilation": t.dilation,
             "at": floats(s.place(t.name, len(t.mask))[steps]),
@@ -212,7 +212,8 @@ def _layers(
             "gates": gates,
             "flow": floats(np.stack(flows[t.name])),
             "plain": floats(plain[path]),
-            "summary": {k: v if math.isfinite(v) else None for k, v in said.items() if not k.startswith(("dh.", "dc."))},
+            "summary": {k: v if math.isfinite(v) else None for k, v in said.items()  # None: no end of steps
+                        if not (k.startswith(("dh.", "dc.")) or math.isnan(v))},
         })  # fmt: skip
     return made, notes
 

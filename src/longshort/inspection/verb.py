@@ -40,6 +40,8 @@ def present(
         raise ValueError(f"--out must end in .html, got {str(out)!r}.")
     if port and not serve:
         raise ValueError("--port says where to serve the page: give --serve as well.")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port must be in 0..65535, got {port}; 0 takes a free one.")
     target = None if out is None and serve else prepare(out or Path("inspect.html"))
     before = _state(model)
     made = make()
@@ -101,7 +103,10 @@ class Server:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer((HOST, port), Handler)
+        try:
+            self.http = ThreadingHTTPServer((HOST, port), Handler)
+        except OSError as e:
+            raise OSError(e.errno, f"port {port} cannot be served: {e.strerror}. Give another --port, or none") from None
         self.http.daemon_threads = True
         self.port = self.http.server_address[1]
         self.thread = threading.Thread(target=self.http.serve_forever, daemon=True)

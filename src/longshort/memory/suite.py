@@ -111,7 +111,7 @@ def run(
     before, results, left = read(file), {}, []
     for trial in trials:
         who = identity(*trial)
-        found = next((r for r in before if {k: r.get(k) for k in who} == who), None)
+        found = next((r for r in before if {k: r.get(k) for k in who} == who and not _cut(r, seconds)), None)
         if found is None:
             left.append(trial)
         else:
@@ -126,6 +126,12 @@ def run(
             results[result["task"], result["variant"], result["seed"]] = result
             done(result, True)
     return [results[t] for t in trials]
+
+
+def _cut(result: dict[str, Any], seconds: float) -> bool:
+    """Whether a trial was ended by less time than it may take now."""
+    failed = not result["solved"] and result["loss"] is not None and result["sequences"] < result["recipe"]["most"]
+    return bool(failed and result["seconds"] < seconds)
 
 
 def _side_by_side(trials: list[Trial], processes: int) -> Iterator[dict[str, Any]]:

@@ -85,15 +85,15 @@ def _of(t: Trace, context: int | None) -> Iterator[Finding]:
 
 
 def _flow(t: Trace, context: int | None) -> Iterator[Finding]:
+    if not bool(t.dc[t.mask].isfinite().all()):
+        said = "the gradient is not finite. Clip it, and lower the learning rate."
+        yield Finding(t.name, "warning", "finite", torch.nan, said)
+        return
     norm = by_lag(t).nanmedian(-1).values
     norm = norm[~norm.isnan()]
     if not len(norm):
         said = "no gradient reaches it at any step: the loss does not depend on it, or its gates or cells are saturated."
         yield Finding(t.name, "warning", "vanishing", 0.0, said)
-        return
-    if not bool(norm.isfinite().all()):
-        said = "the gradient is not finite. Clip it, and lower the learning rate."
-        yield Finding(t.name, "warning", "finite", torch.nan, said)
         return
     largest, lag = float(norm.max()), int(norm.argmax())
     left = norm / largest

@@ -95,8 +95,8 @@ class Config:
         checks.rate(self, "sampling", "unknown", "dropout_embed", "dropout_word", "dropout", "dropout_output", "weight_drop",
                     "smoothing")  # fmt: skip
         checks.nonnegative(self, "rdrop")
-        if not self.ratio >= 1:
-            raise ValueError(f"ratio must be at least 1, got {self.ratio}.")
+        if not 1 <= self.ratio < math.inf:
+            raise ValueError(f"ratio must be a number of at least 1, got {self.ratio}. 1000 leaves nothing out.")
         if self.decode % self.heads:
             raise ValueError(f"heads must divide decode = {self.decode}, got {self.heads}.")
         if self.coverage and not (self.feed and self.attention == "additive"):
