@@ -121,15 +121,15 @@ struct Packed {
     for (int64_t at = 0; at < wd; at++) {
       const int64_t r = row(hb, at);
       const S* line = w + r * cols;
-      C most = 0;
-      for (int64_t k = 0; r >= 0 && k < cols; k++) most = std::max(most, std::abs(line[k]));
+      C most = 0, none = 0;  // none: zero, or NaN where an entry is no number
+      for (int64_t k = 0; r >= 0 && k < cols; k++) most = std::max(most, std::abs(line[k])), none += line[k] - line[k];
       const C step = most > 0 ? most / 127 : C(1);
       int32_t sum = 0;
       for (int64_t k = 0; k < all; k++) {
         const auto q = int8_t(r >= 0 && k < cols ? std::lrint(line[k] / step) : 0);
         d[(k / KP<N> * wd + at) * KP<N> + k % KP<N>] = q, sum -= 128 * q;
       }
-      memcpy(zero + hb * GV + at, &sum, 4), worth[hb * GV + at] = step;
+      memcpy(zero + hb * GV + at, &sum, 4), worth[hb * GV + at] = step + none;
     }
   }
   void pack(const Params& p, int part, int parts) const {

@@ -14,6 +14,7 @@ import torch
 
 import laws
 from laws import ALONE, VARIANTS, Case, same
+from longshort import LSTM
 from longshort.cell import Cell, Masks, State, step
 from longshort.engine import Call, cpu, run
 from longshort.engine import reference as truth
@@ -289,7 +290,9 @@ def test_refusals():
     assert cpu.refuse(cell, Call(x.half())) == "its kernels are for float32, float64 and bfloat16, and x is float16."
     said = []
     torch.func.vmap(lambda v: said.append(cpu.refuse(cell, Call(v))) or v)(x[None])
-    assert said == ["the native LSTM cannot be transformed by torch.func, nor differentiated in forward mode."]
+    assert said == [
+        "the native LSTM cannot be transformed by torch.func, traced by torch.jit, or differentiated in forward mode."
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
@@ -423,6 +426,16 @@ def test_stream_of_bytes(cell, size):
         off, size = off + (got - plain.step(x)).square().sum(), size + got.square().sum()
     assert 0 < (off / size).sqrt() < 0.06
     assert stream.step(torch.full((B, I), torch.nan)).isnan().all()
+
+
+def test_bytes_of_weights_that_are_no_numbers():
+    if not cpu.native.has(cpu.BYTES):
+        return
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        m = LSTM(4, 6)
+        m.get_parameter(name).data[3, 1] = torch.nan
+        s = m.stream(weights="int8")
+        assert any(s.step(torch.ones(1, 4)).isnan().any() for _ in range(2))
 
 
 def test_stream_of_bytes_refuses():

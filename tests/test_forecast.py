@@ -396,6 +396,15 @@ def test_plots_show_what_the_clocks_show(zone, step):
         assert lines[label].get_ydata()[-1] == (65 if n == 66 else 71)
 
 
+@pytest.mark.parametrize(("name", "role"), [("level", "target_col"), ("sample", "id_col"), ("score", "target_col")])
+def test_no_column_of_the_data_is_overwritten(table, name, role):
+    own = {"target_col": "y", "id_col": "unique_id"}[role]
+    made = Forecaster(horizon=2, model="esrnn", **SMALL).fit(table.rename(columns={own: name}), **{role: name})
+    ways = {"level": made.decompose, "sample": made.paths, "score": lambda: made.anomalies(table.rename(columns={own: name}))}
+    with pytest.raises(ValueError, match=f"the result has a column {name} of its own, and so has the data. Rename yours"):
+        ways[name]()
+
+
 def test_inputs_are_those_of_the_model(table):
     task = ForecastTask(Config(horizon=6), read(table))
     made = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,9 @@ def test_a_table_of_many_pieces_is_one_table(home: Path, tmp_path: Path, monkeyp
     quick = pd.date_range("2024-01-01", periods=4, freq="100ms")
     room._write(tmp_path / "x.csv", iter([pd.DataFrame({"unique_id": "a", "ds": quick, "LSTM": range(4)})]), "100ms")
     assert pd.read_csv(tmp_path / "x.csv", parse_dates=["ds"]).ds.tolist() == quick.tolist()
+    slow = pd.date_range("2024-01-01 00:00:00.25", periods=4, freq="s")
+    room._write(tmp_path / "x.csv", iter([pd.DataFrame({"unique_id": "a", "ds": slow, "LSTM": range(4)})]), "s")
+    assert pd.read_csv(tmp_path / "x.csv", parse_dates=["ds"]).ds.tolist() == slow.tolist()
     room._write(tmp_path / "x.csv", iter(parts), "h")
 
     def broken() -> object:
@@ -241,6 +245,15 @@ def test_search_writes_the_best_model_and_goes_on_from_its_storage(
     code, _, err = run(capfd, *words, "--trials", "4")
     assert (code, err.splitlines()[0][:9]) == (0, "trial 4/4")
     pd.testing.assert_frame_equal(pd.read_csv(trials, dtype={"dilations": str})[:3], made)
+
+
+def test_flags_that_say_the_default_stay_as_they_are(home: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    words = ["--dilations", "1", "2", "--lr", "0.001"]
+    code, out, _ = run(
+        capfd, "search", "forecast", "--data", home / "data.csv", *SHORT, *words, "--out", tmp_path / "m", "--trials", "1"
+    )
+    assert code == 0
+    assert re.search(r"MASE [\d.]+: --dropout [\d.]+\n", out), "only dropout is left to try"
 
 
 # wrong use

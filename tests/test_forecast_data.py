@@ -227,6 +227,13 @@ def test_files_need_a_library(tmp_path, monkeypatch, library, suffix):
         read(path)
 
 
+def test_a_column_is_of_one_kind_however_long_the_file(tmp_path):
+    ids = np.repeat([f"{k}" for k in range(100_000, 100_007)] + ["A1"], 50_000)
+    table = pd.DataFrame({"unique_id": ids, "ds": np.tile(np.arange(50_000), 8), "y": 1.0})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert read(tmp_path / "t.csv").ids.to_list() == [*dict.fromkeys(ids)]
+
+
 def test_files_are_read_as_frames_are(tmp_path):
     table = pd.concat([frame(DAYS, [1.5, None, 3, 4], "NA"), frame(DAYS, name="x")], ignore_index=True)
     table.to_csv(tmp_path / "t.csv", index=False)
@@ -283,6 +290,8 @@ def test_days_go_on_over_a_midnight_that_the_clocks_skip():
     made = panel.frame(s, {"ds": panel.stamps(s, 4 + np.arange(14))}).ds
     want = pd.date_range("2024-09-02", periods=14).tz_localize(zone, nonexistent="shift_forward")
     assert made.tolist() == want.tolist()
+    again = read(frame(pd.date_range("2024-08-29", periods=18).tz_localize(zone, nonexistent="shift_forward")), "D")
+    assert (len(again.y), again.y.tolist()) == (18, [*range(18)]), "what is written can be read"
 
 
 def test_whole_numbers_have_room_for_what_follows():

@@ -403,13 +403,15 @@ def test_paths_agree_with_quantiles_and_hang_together(kind):
     assert not made.paths(table, n=1, seed=3).equals(made.paths(table, n=1, seed=4)), "all held-out windows are drawn from"
 
 
+@pytest.mark.parametrize("before", [0.0, 5.0])
 @pytest.mark.parametrize("kind", sorted(MODELS))
-def test_what_sells_for_the_first_time_widens_no_interval(kind):
+def test_what_moves_for_the_first_time_widens_no_interval(kind, before):
     table = panel(20)[["unique_id", "ds", "y"]]
     new = table.unique_id == "s3"
-    table.loc[new, "y"] = np.where(late(table)[new], 5.0, 0.0)
+    table.loc[new, "y"] = np.where(late(table)[new], 6.0, before)
     made = fresh(kind, False, levels=(95,)).fit(table)
-    assert made.model.stretch.max() < 1e3
+    assert made.model.stretch.max() < 50
+    assert len(made.paths(table[new], n=3)) == 3 * H
 
 
 def test_new_static_covariates_count_without_new_data():
@@ -424,6 +426,7 @@ def test_new_static_covariates_count_without_new_data():
         ValueError, match=r"this model reads promo of the steps that it forecasts. Give them.*to plot, plot\(forecast="
     ):
         made.plot()
+    assert len(made.plot(bare, made.predict(bare, future=AFTER, static=other), static=other).axes) == 4
 
 
 def test_paths_need_held_out_windows():

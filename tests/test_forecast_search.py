@@ -92,6 +92,29 @@ def test_a_storage_goes_on_where_it_was(tmp_path: Path, name: str) -> None:
         search(frame(59), trials=2, **how)
 
 
+def test_an_interrupted_trial_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = {"space": {"hidden": [3, 4, 5]}, "training": QUICK, "storage": tmp_path / "s.log", **SMALL | {"hidden": 4}}
+
+    def cut(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr("longshort.apps.forecast.search.train", cut)
+        with pytest.raises(KeyboardInterrupt):
+            search(frame(), trials=2, **how)
+    found = search(frame(), trials=2, **how)
+    assert found.trials.state.tolist() == ["complete"] * 2
+    assert found.trials.hidden.iloc[0] == 4, "first the settings as they are"
+
+
+def test_settings_that_exclude_each_other_are_passed_over() -> None:
+    space = {"model": ["deepar", "direct"], "attention": [True, False]}
+    found = search(frame(), space=space, trials=8, training=QUICK, **SMALL)
+    deep = (found.trials.model == "deepar") & found.trials.attention.astype(bool)
+    assert set(found.trials.state[deep]) <= {"pruned"}
+    assert "complete" in set(found.trials.state[~deep])
+
+
 def test_no_trial_learns_from_what_judges_it() -> None:
     """The held-out end decides nothing but the scores: scale it, and the trials' networks forecast the same."""
     data = frame()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longshort.apps.forecast import conformal, metrics
-from longshort.apps.forecast.window import LEAST_UNIT, NOTHING, PAST, READ, REGULAR, encode, kinds, phase_values, phases
+from longshort.apps.forecast.window import LEAST_UNIT, PAST, READ, REGULAR, encode, kinds, phase_values, phases
 
 NAN = np.nan
 
@@ -294,9 +294,13 @@ def test_the_unit_tells_series_that_repeat_themselves():
     assert two == pytest.approx(LEAST_UNIT)  # the longer season repeats, though the shorter does not
 
 
-def test_zeros_have_no_unit_but_counts_have_one():
-    assert encode(np.zeros((1, 30)), 4, (7,)).scale == NOTHING
-    assert encode(np.zeros((1, 30)), 4, (7,), level_zero=True).scale == 1
+@pytest.mark.parametrize("value", [0.0, 5.0, -1e6])
+def test_what_never_moves_has_no_unit_but_counts_have_one(value):
+    past = np.stack([np.full(30, value), np.arange(30.0)])
+    assert encode(past, 4, (7,)).known_unit.tolist() == [False, True]
+    counts = encode(np.abs(past), 4, (7,), level_zero=True)
+    assert counts.known_unit.all()
+    assert counts.scale[0] == (abs(value) or 1)
 
 
 def test_the_change_is_that_of_the_value_without_its_season():

@@ -31,7 +31,7 @@ from longshort.apps.forecast import Forecaster
 from longshort.apps.forecast.inspect import subject as of_forecast
 from longshort.apps.speech import Recognizer
 from longshort.apps.speech.decoding import Decoding
-from longshort.apps.speech.inspect import _tokens
+from longshort.apps.speech.inspect import _before, _tokens
 from longshort.apps.speech.inspect import subject as of_speech
 from longshort.apps.speech.language import LanguageModel
 from longshort.apps.speech.language_inspect import subject as of_text
@@ -294,6 +294,7 @@ CELLS = [
     {"cell": Cell(coupled=True, peephole=True)},
     {"cell": Cell(layer_norm=True, zoneout=(0.1, 0.1))},
     {"cell": Cell(projection=3), "num_layers": 2, "bidirectional": True},
+    {"cell": Cell(projection=5)},
     {"dilation": 3, "num_layers": 2},
 ]
 
@@ -518,7 +519,11 @@ def test_the_tokens_of_a_transducer_are_scored_as_it_wrote_them(home, predictor)
         search.accept(network.said(encoded)[0][: int(steps[0])])
         heard = search.finish(1)[0]
         assert heard.tokens
-        np.testing.assert_allclose(_tokens(network, encoded, heard.tokens, heard.times)[0], heard.logps, rtol=1e-3, atol=1e-4)
+        got = _tokens(network, encoded, heard.tokens, heard.times, _before(network, heard.tokens))[0]
+        np.testing.assert_allclose(got, heard.logps, rtol=1e-3, atol=1e-4)
+    _, flows = gradients(of_speech(recognizer, home / "sound/train/0000.flac"), [0] * 9)
+    assert {name: len(v) for name, v in flows.items()} == dict.fromkeys(flows, 9)
+    assert all(np.isnan(v).all() == name.startswith("predictor") for name, v in flows.items()), "the predictor hears nothing"
 
 
 @pytest.mark.parametrize(
@@ -560,15 +565,16 @@ def test_a_page_that_is_served_follows_the_model(browser, home, tmp_path):
             if found := re.match(r"serving (http://127\.0\.0\.1:(\d+)) until Ctrl-C", line):
                 break
         url = found[1]
-        assert ask(f"{url}/data?after=1")[0] == 204
         status, body, headers = ask(f"{url}/data?after=0")
         assert status == 200
-        assert headers["X-Version"] == "1"
+        first = int(headers["X-Version"])
+        assert ask(f"{url}/data?after={first}")[0] == 204
         assert json.loads(body)["title"] == "Forecast of s0"
         assert [ask(f"{url}/{path}")[0] for path in ("data", "data?after=x", "etc/passwd", "../live.safetensors", "?x")] == [
             404
         ] * 5
-        assert ask(url, Host="elsewhere.example")[0] == 403
+        assert ask(url, Host="elsewhere.example")[:2] == (403, b"This page is served to 127.0.0.1 and localhost only.")
+        assert ask(url, Host="localhost:9000")[0] == 200  # forwarded
         context = browser.new_context()
         p = context.new_page()
         p.goto(url)
@@ -576,7 +582,7 @@ def test_a_page_that_is_served_follows_the_model(browser, home, tmp_path):
         pick(p, "layer", "decoder.l0")
         before = shown(p)["c"][0]
         better = Forecaster(horizon=4, hidden=6, training=Training(steps=20, evaluate=10, seed=1)).fit(table(), preview=model)
-        p.wait_for_function("version >= 2 && D.layers[0].name", timeout=60_000)
+        p.wait_for_function(f"version > {first} && D.layers[0].name", timeout=60_000)
         p.wait_for_function(f"Math.abs({before} - document.querySelector('dd[data-key=c]').dataset.value) > 1e-6", timeout=60_000)
         assert p.input_value("#layer") == "decoder.l0"
         assert p.inner_text("#live").startswith("live, 20")

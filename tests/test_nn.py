@@ -498,7 +498,7 @@ def test_forward_derivatives(engine):
         made = torch.autograd.forward_ad.unpack_dual(m(torch.autograd.forward_ad.make_dual(x, v.double()))[0]).tangent
     e = 1e-6
     same({"y": (m(x + e * v)[0] - m(x - e * v)[0]) / (2 * e)}, {"y": made}, atol=1e-8)
-    with pytest.raises(ValueError, match="nor differentiated in forward mode"), torch.autograd.forward_ad.dual_level():
+    with pytest.raises(ValueError, match="or differentiated in forward mode"), torch.autograd.forward_ad.dual_level():
         LSTM(4, 6, engine="cpu")(torch.randn(7, 3, 4))
 
 
@@ -509,3 +509,66 @@ def test_explain_tells_of_the_engine_that_was_asked_for():
     assert "cpu: chosen" in LSTM(4, 6).explain(x)
     with pytest.raises(ValueError, match="engine 'vendor' was asked for but refuses"):
         LSTM(4, 6, engine="vendor", cell=Cell(peephole=True)).explain(x)
+
+
+def test_an_exported_model_has_gradients_even_if_none_were_wanted():
+    """In a process of its own: what is read where nothing was kept ends it."""
+    program = """
+import torch
+from longshort import LSTM
+x = torch.randn(5, 3, 4)
+for frozen in (False, True):
+    m = LSTM(4, 6).requires_grad_(not frozen)
+    with torch.set_grad_enabled(frozen):
+        made = torch.export.export(m, (x,)).module()
+    grads = []
+    for f in (m, made):
+        leaf = x.clone().requires_grad_()
+        f(leaf)[0].square().sum().backward()
+        grads.append(leaf.grad)
+    torch.testing.assert_close(*grads)
+print("the same")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "the same\n", done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("weight_hh_l0", (24, 3)), ("bias_ih_l0", (1,)), ("weight_ih_l0", (24, 5)), ("weight_hh_l0", (12, 6))]
+)
+def test_weights_of_other_sizes_are_refused(name, shape, grad):
+    m = LSTM(4, 6, engine="cpu")
+    with torch.set_grad_enabled(grad), pytest.raises(ValueError, match=r"must be"):
+        torch.func.functional_call(m, {name: torch.zeros(shape)}, (torch.randn(5, 3, 4),))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_trace_holds_the_lstm(grad):
+    m, x, other = LSTM(4, 6), torch.randn(5, 3, 4), torch.randn(5, 3, 4)
+    with torch.set_grad_enabled(grad):
+        traced = torch.jit.trace(m, x)
+        same(out(m(other)), out(traced(other)), atol=1e-6)
+
+
+def test_lengths_under_vmap_and_a_default_device():
+    m, x, n = LSTM(4, 6), torch.randn(2, 5, 3, 4), torch.tensor([[5, 2, 0], [1, 3, 4]])
+    made = torch.func.vmap(lambda v, k: m(v, lengths=k)[0])(x, n)
+    same({"y": torch.stack([m(v, lengths=k)[0] for v, k in zip(x, n, strict=True)])}, {"y": made}, atol=1e-6)
+    with torch.device("meta"):
+        there = m(x[0], lengths=n[0])[0], m(x[0], lengths=[5, 2, 0])[0]
+    assert all(torch.equal(v, m(x[0], lengths=n[0])[0]) for v in there)
+
+
+def test_recomputed_gradients_are_added_in_float32():
+    torch.manual_seed(0)
+    a, x = LSTM(4, 6), torch.randn(3600, 2, 4)
+    b = copy.deepcopy(a)
+    b.tape = "recompute"
+    for m in (a, b):
+        with torch.autocast("cpu", torch.bfloat16):
+            m(x)[0].float().sum().backward()
+    for v, w in zip(a.parameters(), b.parameters(), strict=True):
+        assert (v.grad - w.grad).norm() <= 6e-3 * v.grad.norm()

@@ -362,6 +362,7 @@ WRONG = {
     ("predict", "MODEL", "SOUND", "--alternatives", "3", "--format", "json", "--endpoint"): "alternatives are those of one utterance",
     ("predict", "MODEL", "SOUND", "--ngram-weight", "0.9"): "ngram_weight and word_bonus are of an n-gram, which was not asked for.",
     ("predict", "MODEL", "SOUND", "--language-weight", "0.9"): "language_weight is of a language model, which was not asked for.",
+    ("predict", "MODEL", "SOUND", "--hotwords", "nine:3000"): "scores of hotwords and word_bonus are natural logarithms of at most 100",
     ("eval", "MODEL"): "--data requires an argument",
     ("eval", "MODEL", "--data", "nowhere.jsonl"): "nowhere.jsonl: there is no such file.",
     ("predict", "MODEL"): "name the recordings: longshort predict MODEL a.wav b.flac",

@@ -14,10 +14,12 @@ import soundfile as sf
 import torch
 
 import longshort
-from longshort.apps.speech import Endpoint, Recognizer, data, metrics
+from longshort.apps.speech import Endpoint, Recognizer, audio, data, metrics
 from longshort.apps.speech.audio import AudioError
+from longshort.apps.speech.config import Config
 from longshort.apps.speech.data import Utterance
 from longshort.apps.speech.stream import advance
+from longshort.apps.speech.task import SpeechTask
 from longshort.cell import Cell
 from longshort.train import Training
 from spoken import DIGITS, corpus
@@ -163,6 +165,14 @@ def test_endpoints_cut_where_nobody_speaks(learned: Recognizer, spoken: dict[str
         )
 
 
+@pytest.mark.parametrize("quiet", [10_000, 13_000, 16_000, 20_000])
+def test_an_endpoint_in_the_silence_at_the_end_adds_no_time(learned: Recognizer, spoken: dict[str, Path], quiet: int) -> None:
+    x = np.concatenate([sound(spoken, 0), np.zeros(quiet, np.float32)])
+    stream = learned.stream(endpoint=Endpoint(silence=0.8))
+    stream.accept(x)
+    assert stream.finish().duration == pytest.approx(len(x) / 16_000, abs=0.05)
+
+
 def test_a_stream_that_is_over_takes_no_more(learned: Recognizer) -> None:
     stream = learned.stream()
     stream.accept(np.zeros(1600, np.int16), 16_000)
@@ -305,6 +315,24 @@ def test_an_aligner_lets_utterances_be_spliced(learned: Recognizer, spoken: dict
 def test_a_start_that_does_not_fit_is_said(learned: Recognizer, spoken: dict[str, Path]) -> None:
     with pytest.warns(UserWarning, match="the model to start from has an LSTM of other sizes"):
         Recognizer(training=BRIEF, **SMALL | {"hidden": 24}).fit(data.read(spoken["train"])[:40], start=learned)
+
+
+def test_a_filter_that_hears_nothing_stays_quiet(spoken: dict[str, Path], tmp_path: Path) -> None:
+    some = []
+    for u in data.read(spoken["train"])[:8]:  # telephones: nothing above 4 kHz
+        sf.write(tmp_path / f"{u.id}.wav", audio.read(u.audio, 8000), 8000)
+        some.append(Utterance(u.id, tmp_path / f"{u.id}.wav", u.text, u.duration))
+    task = SpeechTask(Config(**SMALL), some)
+    mean, scale = task.store.moments
+    assert scale.max() <= 1
+    x = task.batches("train", 0)[0].features.flatten(0, 1).numpy()
+    assert np.abs((x - mean) * scale).max() < 20
+
+
+def test_a_file_that_is_shorter_than_it_was_said_to_be(spoken: dict[str, Path]) -> None:
+    some = [replace(u, duration=u.duration + 0.09) for u in data.read(spoken["train"])[:8]]
+    told, there = (SpeechTask(Config(**SMALL), us).seconds for us in (some, data.read(spoken["train"])[:8]))
+    assert np.abs(told - there).max() < 0.02
 
 
 def test_wrong_fields_are_named() -> None:

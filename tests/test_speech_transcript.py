@@ -96,6 +96,16 @@ def test_words_of_one_step_do_not_overlap() -> None:
 # files
 
 
+@pytest.mark.parametrize("kind", SINGLE)
+def test_subtitles_of_utterances_do_not_overlap(kind: str) -> None:
+    words = [Word(f"w{k}", 0.5 * k, 0.5 * k + 0.2, 1.0) for k in range(6)]
+    each = [Transcript(w.text, (w,), 0.0, 3.0) for w in words]
+    times = [tuple(map(seconds, t)) for t in re.findall(r"(\S+) --> (\S+)", "".join(FORMATS[kind](each)))]
+    assert len(times) == 6
+    assert all(a < b for a, b in times)
+    assert all(before[1] <= after[0] for before, after in pairwise(times))
+
+
 @pytest.mark.parametrize("made", MANY, ids=lambda t: str(len(t.words)))
 @pytest.mark.parametrize("kind", SINGLE)
 def test_subtitle_files(made: Transcript, kind: str) -> None:

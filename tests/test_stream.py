@@ -31,6 +31,21 @@ def test_a_step_may_be_a_slice(engine):
         same({"y": whole[t]}, {"y": s.step(x[:, t])})
 
 
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_a_stream_belongs_to_no_graph_and_no_mode(engine):
+    m, x = LSTM(4, 6, engine=engine), torch.randn(7, 3, 4)
+    with torch.inference_mode():
+        s = m.stream(3)
+        s.step(x[0])
+    s.reset((0, 2))
+    assert [bool(v.any()) for v in s.state[0][0]] == [False, True, False]
+    _, hx = m(x)
+    s.state = hx
+    assert not s.state[0].requires_grad
+    with torch.no_grad():
+        same({"y": m(x[:1], hx)[0][0]}, {"y": s.step(x[0])})
+
+
 def test_weights_may_be_parametrised():
     m, x = torch.nn.utils.parametrizations.weight_norm(LSTM(4, 6), "weight_ih_l0"), torch.randn(1, 3, 4)
     with torch.no_grad():

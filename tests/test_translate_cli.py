@@ -336,6 +336,7 @@ def test_flags_reach_the_translator_and_the_others_stay(home: Path, asked: list,
     assert {type(plain[k]) for k in ("config", "training", "cell")} == {Config, Training, longshort.Cell}
     assert [*map(len, plain["data"])] == [400, 32]
     assert ask("--steps", "7")["training"] == dataclasses.replace(DEFAULT, steps=7, epochs=None)
+    assert ask("--steps", "7", "--epochs", "30")["training"] == dataclasses.replace(DEFAULT, steps=7, epochs=30)
     assert ask("--epochs", "7", "--lr", "0.5")["training"] == dataclasses.replace(DEFAULT, epochs=7, lr=0.5)
     assert ask("--cell.layer-norm")["cell"] == dataclasses.replace(CELL, layer_norm=True)
     made = ask(

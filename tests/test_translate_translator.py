@@ -12,6 +12,7 @@ import torch
 
 import longshort
 from longshort.apps.translate import Translator, tuning
+from longshort.apps.translate.confidence import Calibration
 from longshort.apps.translate.data import Pair
 from longshort.apps.translate.decode import Search
 from longshort.apps.translate.decoding import TOGETHER, Decoding
@@ -158,7 +159,13 @@ def test_terms_of_a_glossary_prefixes_and_what_is_kept_appear(learned):
     assert "cat" in learned.translate("My dog can see the cat.", keep=["cat"])
     for copy in (True, False):  # what nobody has learned to write
         assert learned.translate("My dog can see the cat.", prefix="Ω 7:", copy=copy).startswith("Ω 7:")
-        assert "{Ωψ}" in learned.translate("My dog can see {Ωψ} now.", keep=True, copy=copy)
+        for text in ("My dog can see {Ωψ} now.", "My dog can see ({Ωψ}).", "My dog can see <b>{Ωψ}</b>.", "My cat sees {Ω}{ψ}."):
+            made = learned.explain(text, keep=True, copy=copy)[0]
+            kept = [k for k in ("{Ωψ}", "<b>", "</b>", "{Ω}", "{ψ}") if k in text]
+            assert made.met
+            assert [k for k in kept if k not in made.text] == [], made.text
+        made = learned.translate("My dog can see a tiger.", glossary={"tiger": "e\u0301  Ωψ"}, copy=copy)
+        assert "é Ωψ" in made, "as a text is written: composed, one blank"
 
 
 def test_unknown_words_are_copied(learned):
@@ -319,6 +326,13 @@ def test_pairs_to_compare_with_must_have_translations(learned):
     for way in (lambda: Translator(training=BRIEF, **TINY).fit(TRAIN[:60], hole), lambda: learned.evaluate(hole)):
         with pytest.raises(ValueError, match=r"valid\.tsv:3: the translation is empty, there is nothing to compare with"):
             way()
+
+
+def test_without_validation_pairs_nothing_is_left_of_those_before():
+    made = brief()
+    made.length_penalty, made.calibration = 0.2, replace(made.calibration, offset=9.0)
+    made.fit(TRAIN[:60])
+    assert (made.length_penalty, made.calibration) == (1.0, Calibration())
 
 
 @pytest.mark.parametrize("at", [1, 3, 4])

@@ -23,7 +23,7 @@ import platform
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
@@ -220,12 +220,13 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, 
         file.flush()
         os.fsync(file.fileno())
         os.replace(temporary, path)
-    if os.name == "posix":  # the rename itself must reach the disk
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    if os.name == "posix":  # the rename itself must reach the disk, where the file system can do that
+        with suppress(OSError):
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     return path
 
 

@@ -65,7 +65,7 @@ def as_asked(training: Any, default: Training) -> Training:
     how = dict(vars(training))
     if how["steps"] is None:
         how["steps"] = default.steps
-    elif how["epochs"] == default.epochs:
+    elif "epochs" not in training.given:
         how["epochs"] = None
     return Training(**how)
 

@@ -457,13 +457,13 @@ def _lengths(lengths: Tensor | Sequence[int] | None, x: Tensor) -> Tensor | None
     """lengths as int64 [B] on the device of x, checked where that costs no synchronisation."""
     if lengths is None:
         return None
-    n = torch.as_tensor(lengths)
+    n = lengths if isinstance(lengths, Tensor) else torch.as_tensor(lengths, device="cpu")
     T, B = x.shape[:2]
     if n.is_floating_point() or n.is_complex() or n.dtype == torch.bool:
         raise TypeError(f"lengths must be whole numbers of steps, got {n.dtype}.")
     if list(n.shape) != [B]:
         raise ValueError(f"lengths must be [B] = [{B}], got {list(n.shape)}.")
-    if not torch.compiler.is_compiling() and n.device.type == "cpu" and B:
+    if eager() and n.device.type == "cpu" and B:
         low, high = cast(tuple[int, int], tuple(int(v) for v in n.aminmax()))
         if low < 0 or high > T:
             raise ValueError(f"lengths must lie in 0..T = 0..{T}, got values from {low} to {high}.")

@@ -94,6 +94,7 @@ class Stream:
         """
         if self._native is not None:
             return self._native.reset(rows)
+        self._h, self._c = self._h.clone(), self._c.clone()  # they may be of an inference mode that is over
         for v in (self._h, self._c):
             v[:, slice(None) if rows is None else rows] = 0
 
@@ -106,6 +107,7 @@ class Stream:
         return self._h.clone(), self._c.clone()
 
     @state.setter
+    @torch.no_grad()
     def state(self, hx: tuple[Tensor, Tensor]) -> None:
         for name, new, now in zip("hc", hx, self.state, strict=True):
             if new.shape != now.shape:

@@ -1,4 +1,4 @@
-"""What may be done to a call beside computing it: torch.compile, torch.func, forward mode, modes that see every operator."""
+"""What may be done to a call beside computing it: torch.compile, torch.func, tracing, forward mode, dispatch modes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from torch.autograd import forward_ad
 
 
 def transformed() -> bool:
-    """Whether this call is compiled by torch.compile, transformed by torch.func, or differentiated in forward mode."""
+    """Whether this call is compiled by torch.compile, transformed by torch.func, traced by torch.jit, or differentiated in
+    forward mode."""
     if torch.compiler.is_compiling():
         return True
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    inside = torch._C._functorch.peek_interpreter_stack() is not None or torch._C._is_tracing()
+    return inside or forward_ad._current_level >= 0
 
 
 def eager() -> bool:

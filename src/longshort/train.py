@@ -240,7 +240,7 @@ def _loop(
     except Interrupted as e:
         said = f"training stopped after step {run.step} of {run.total}"
         if path is None:
-            why = "there is no checkpoint, so nothing was saved" if run.rank == 0 else "the first process saves it"
+            why = "there is no checkpoint, so nothing was saved" if run.rank == 0 else "the first process says what was saved"
             raise Interrupted(f"{said}; {why}.", e.signum) from None
         run.save(path)
         raise Interrupted(f"{said}, saved in {path}. Start it again with resume=True (--resume) to go on.", e.signum) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import inf, prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ def refuse(cell: Cell, call: Call) -> str | None:
     if call.x.dtype not in TYPES:
         return f"its kernels are for float32, float64 and bfloat16, and x is {str(call.x.dtype).removeprefix('torch.')}."
     if not torch.compiler.is_compiling() and transformed():
-        return "the native LSTM cannot be transformed by torch.func, nor differentiated in forward mode."
+        return "the native LSTM cannot be transformed by torch.func, traced by torch.jit, or differentiated in forward mode."
     return None
 
 
@@ -97,11 +97,15 @@ def infer(
     own = [params.get(name) for name in NAMES]
     if not all([v is None or (v.dtype is kind and v.is_cpu and v.is_contiguous()) for v in own]) or x.stride(2) != 1:
         return None
+    if x.shape[2] != params["weight_ih"].shape[1]:
+        return None
     if state is not None:
         if not (state.h.is_cpu and state.c.is_cpu):
             return None
         state = State(state.h.to(kind).contiguous(), state.c.to(arithmetic(kind)).contiguous())
     (T, B, _), (rows, P) = x.shape, params["weight_hh"].shape
+    if state is not None and (state.h.shape[2] != P or state.c.shape[2] != rows // len(cell.gates)):
+        return None
     lengths = None if lengths is None else lengths.contiguous()
     job = Job(x, *(state or (None, None)), *own, lengths, *[None] * 6, reverse)  # type: ignore[call-arg]
     y, h = _empty(T, B, P, dtype=kind), _empty(1, B, P, dtype=kind)
@@ -149,12 +153,27 @@ class Job(NamedTuple):
 
     def layer(self, cell: Cell) -> Any:
         """What the extension knows of the cell and the sizes."""
-        rows, I = map(int, self.weight_ih.shape)  # of weights, so the same at every call, also where shapes are symbols
-        return _layer(cell, TYPES[self.x.dtype], I, rows // len(cell.gates), self.bias_ih is not None)
+        return _layer(cell, TYPES[self.x.dtype], *_sizes(self.params))
+
+
+def _sizes(params: Sequence[Maybe]) -> list[tuple[int, ...] | None]:
+    """Of weights, so whole numbers, the same at every call, also where shapes are symbols."""
+    return [None if v is None else tuple(map(int, v.shape)) for v in params]
 
 
 @lru_cache(maxsize=256)
-def _layer(cell: Cell, kind: int, I: int, H: int, bias: bool) -> Any:
+def _layer(cell: Cell, kind: int, *sizes: tuple[int, ...] | None) -> Any:
+    """What the extension knows of a cell whose params, in the order of NAMES, have these shapes.
+
+    Raises:
+        ValueError: they do not go together.
+    """
+    rows, I = cast(tuple[int, int], sizes[0])
+    H, bias = rows // len(cell.gates), sizes[2] is not None
+    want = cell.shapes(I, H, bias)
+    for name, shape in zip(NAMES, sizes, strict=True):
+        if shape != want.get(name):
+            raise ValueError(f"{name} must be {want.get(name)} beside weight_ih {sizes[0]}, got {shape}.")
     return native.Layer(kind, cell.gates, I, H, cell.projection or H, bias, cell.peephole, cell.layer_norm,
                         cell.projection is not None, *cell.zoneout, 1 / (1 - cell.drop_h), 1 / (1 - cell.drop_g),
                         inf if cell.clip is None else cell.clip)  # fmt: skip
@@ -298,15 +317,15 @@ class Stream:
         self._native = native.Stream(batch, torch.get_num_threads())
         for params in layers:
             own = {k: v.detach().to(self.dtype).contiguous() for k, v in params.items()}
-            rows, I = own["weight_ih"].shape
-            H = rows // len(cell.gates)
+            H = len(own["weight_ih"]) // len(cell.gates)
             P = cell.projection or H
-            h, c, self.y = (torch.zeros(batch, n, dtype=kind, device=HERE) for n, kind in
-                            ((P, self.dtype), (H, arithmetic(self.dtype)), (P, self.dtype)))  # fmt: skip
+            with torch.inference_mode(False):  # wherever it is made, it may be reset anywhere
+                h, c, self.y = (torch.zeros(batch, n, dtype=kind, device=HERE) for n, kind in
+                                ((P, self.dtype), (H, arithmetic(self.dtype)), (P, self.dtype)))  # fmt: skip
             self.states.append(State(h, c))
             self._kept.append(self.y)
             kind = BYTES if weights == "int8" else TYPES[self.dtype]
-            layer = _layer(cell, kind, I, H, "bias_ih" in own)
+            layer = _layer(cell, kind, *_sizes([*map(own.get, NAMES)]))
             self._native.add(layer, _addresses(*map(own.get, NAMES)), *_addresses(*self.states[-1], self.y))
         self._step, self._shape = self._native.step, torch.Size((batch, self.inputs))
 
@@ -332,7 +351,7 @@ class Stream:
     def reset(self, rows: Tensor | Sequence[int] | None = None) -> None:
         """Start the given streams of the batch afresh; all of them if None."""
         for v in (t for state in self.states for t in state):
-            v[slice(None) if rows is None else rows] = 0
+            v[slice(None) if rows is None else rows, ...] = 0
 
 
 # ---- the operator that torch.compile and torch.export see ----
@@ -391,11 +410,13 @@ def _fake_backward(outs: list[Tensor], grads: list[Maybe], *args: Any) -> list[T
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.save_for_backward(*inputs[:19], *output)
-    ctx.rest, ctx.want_dx = inputs[19:21], ctx.needs_input_grad[0]
+    ctx.rest, ctx.train, ctx.want_dx = inputs[19:21], inputs[22], ctx.needs_input_grad[0]
 
 
 def _op_vjp(ctx: Any, grads: list[Maybe]) -> tuple[Any, ...]:
     job, outs = ctx.saved_tensors[:19], ctx.saved_tensors[19:]
+    if not ctx.train:  # exported where no gradient was wanted: nothing was kept for this
+        outs = torch.ops.longshort.lstm(*job, *ctx.rest, False, True)
     kept = [outs[0], None, None, *outs[3:]]
     dx, *got = torch.ops.longshort.lstm_backward(kept, list(grads[:3]), *job, *ctx.rest, ctx.want_dx)
     return (dx if ctx.want_dx else None, *(None if v is None else g for v, g in zip(job[1:12], got, strict=True)), *[None] * 11)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
-from longshort.engine.contract import Call, Flow, Tape
+from longshort.engine.contract import Call, Flow, Tape, arithmetic
 from longshort.tracing import transformed
 
 Run = Callable[[Cell, Params, Call, State], tuple[Tensor, State, Tape | None]]
@@ -23,11 +23,11 @@ def run(engine: Run, cell: Cell, params: Params, call: Call, state: State) -> tu
     """As `engine(cell, params, call, state)`, with one more forward pass and a Tape of sqrt(T) steps at a time.
 
     Raises:
-        ValueError: it is being compiled, transformed by torch.func or differentiated in forward mode.
+        ValueError: it is being compiled, transformed, traced or differentiated in forward mode.
     """
     if transformed():
-        raise ValueError("tape='recompute' can be neither compiled, nor transformed by torch.func, nor differentiated in forward "
-                         "mode. Use tape='keep' there.")  # fmt: skip
+        raise ValueError("tape='recompute' can be neither compiled, transformed by torch.func, traced by torch.jit, nor "
+                         "differentiated in forward mode. Use tape='keep' there.")  # fmt: skip
     if call.sizes is not None:
         raise ValueError("tape='recompute' cuts padded batches: give it as [T, B, I].")
     leaves = (call.x, *state, *params.values())
@@ -73,7 +73,7 @@ class Recompute(torch.autograd.Function):
             outs, inputs = again(ctx.call._replace(x=x), State(*kept[:2]), params), (x, *kept[:2], *params)
             return (None,) * 5 + _grads(outs, (dy, dh, dc), inputs, create_graph=True)
         parts, spans = _parts(ctx.call, x), _spans(ctx.call.reverse, x.shape[0])
-        dx, sums = torch.zeros_like(x), [torch.zeros_like(v) for v in params]
+        dx, sums = torch.zeros_like(x), [torch.zeros_like(v, dtype=arithmetic(v.dtype)) for v in params]
         flow, flows = ctx.call.flow, [Flow() for _ in parts]
         for k in reversed(range(len(parts))):
             a, b = spans[k]
@@ -89,7 +89,7 @@ class Recompute(torch.autograd.Function):
                     total += g
         if flow is not None:
             flow.add(*(_joined(flows, name, spans) for name in ("dh", "dc")))
-        return (None,) * 5 + (dx, dh, dc, *sums)
+        return (None,) * 5 + (dx, dh, dc, *(v.to(p.dtype) for v, p in zip(sums, params, strict=True)))
 
 
 def _joined(flows: list[Flow], name: str, spans: list[tuple[int, int]]) -> Tensor | None:

@@ -28,7 +28,7 @@ def refuse(cell: Cell, call: Call) -> str | None:
     if torch.compiler.is_compiling():
         return "torch.compile cannot differentiate torch's fused LSTM."
     if transformed():
-        return "torch's fused LSTM cannot be transformed by torch.func, nor differentiated in forward mode."
+        return "torch's fused LSTM cannot be transformed by torch.func, traced by torch.jit, or differentiated in forward mode."
     return None
 
 

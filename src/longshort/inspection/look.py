@@ -118,7 +118,7 @@ def gradients(s: Subject, asked: Sequence[int]) -> tuple[NDArray, dict[str, list
             (grad,) = torch.autograd.grad(s.score(x)[torch.arange(len(rows)), rows].sum(), x)
         norms.append(grad.norm(dim=-1))
         for t in r:
-            at = by_lag(t) if t.flows else torch.full(t.mask.shape, torch.nan)
+            at = by_lag(t) if t.flows else torch.full((len(t.mask), len(rows)), torch.nan)  # not on the way from x
             flows.setdefault(t.name, []).extend(at.T.numpy())
     return torch.cat(norms).numpy(), flows
 
@@ -210,6 +210,7 @@ def _layers(
             "tau": floats(tau),
             "stuck": {k: int((v != 0).sum()) for k, v in stuck(t).items()},
             "gates": gates,
+            "projected": t.cell.projection is not None,
             "flow": floats(np.stack(flows[t.name])),
             "plain": floats(plain[path]),
             "summary": {k: v if math.isfinite(v) else None for k, v in said.items()  # None: no end of steps

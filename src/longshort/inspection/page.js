@@ -120,8 +120,8 @@ function picture() {
 function rows(l) {
   const q = D.questions[S.question], g = D.gradient[S.question], c = D.changed[S.question], u = l.units.indexOf(S.unit), z = l.gates[S.gate];
   const share = (v) => { const m = most(v) || 1; return Array.from(v, (x) => x / m); };
-  const room = innerWidth > 640 ? 60 : 18, names = text(D.at), own = text(l.at), n = z[0].length, single = n !== l.gates.f[0].length;
-  const cell = (k, name, width) => ({type: "scatter", mode: l.at.length > 1 ? "lines" : "markers", x: l.at, y: l.gates[k].map((row) => (k === "h" && row.length !== l.units.length ? null : row[u])),
+  const room = innerWidth > 640 ? 60 : 18, names = text(D.at), own = text(l.at), n = z[0].length, single = S.gate === "h" && l.projected;
+  const cell = (k, name, width) => ({type: "scatter", mode: l.at.length > 1 ? "lines" : "markers", x: l.at, y: l.gates[k].map((row) => (k === "h" && l.projected ? null : row[u])),
     text: own, hovertemplate: `${k} %{y:.4f}<br>%{text}<extra></extra>`, line: {color: css(k), width}});
   const signed = !"ifo".includes(S.gate), bound = signed ? most(z.map((row) => most(row.map(Math.abs)))) || 1 : 1;
   const scale = signed ? [[0, css("low")], [0.5, css("mid")], [1, css("high")]] : VIRIDIS.map((v, k) => [k / 9, v]);
@@ -223,7 +223,7 @@ function drawMemory(l) {
 }
 
 function read(l) {
-  const t = S.t, u = l.units.indexOf(S.unit), at = (k, t) => { const row = l.gates[k][t]; return row && (k !== "h" || row.length === l.units.length) ? row[u] : NaN; };
+  const t = S.t, u = l.units.indexOf(S.unit), at = (k, t) => { const row = l.gates[k][t]; return row && !(k === "h" && l.projected) ? row[u] : NaN; };
   const four = (v) => (Number.isFinite(v) ? v.toFixed(4).replace("-", "−") : "–");
   $("which").textContent = `Unit ${S.unit} of ${l.name} at ${place(l.at[t])}`;
   $("reading").querySelector("dl").replaceChildren(...Object.entries(NAMES).map(([k, name]) => {

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -46,11 +47,12 @@ def present(
     before = _state(model)
     made = make()
     text = page(made, live=serve)
-    if not quiet:
-        print(made)
     if target is not None:
         target.write_text(page(made) if serve else text, encoding="utf-8")
-        if not quiet:
+    if not quiet:
+        code = sys.stdout.encoding or "utf-8"
+        print(str(made).encode(code, "backslashreplace").decode(code))
+        if target is not None:
             print(f"wrote {target}")
     if serve:
         with Server(text, made, port) as server:
@@ -89,11 +91,11 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 class Server:
     """Serves the page at / and what it shows at /data?after=N, to this machine only. `port` is where.
 
-    Versions count from 1; /data answers 204 while there is nothing newer than N.
+    /data answers 204 while there is nothing newer than version N; no two servers, one after the other, have the same versions.
     """
 
     def __init__(self, text: str, made: Inspection, port: int = 0) -> None:
-        self.now = 1, text.encode(), made.json.encode()  # version, page and data
+        self.now = time.time_ns() // 10**6, text.encode(), made.json.encode()  # version, page and data
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -130,8 +132,8 @@ class Server:
         path, _, query = request.path.partition("?")
         after = query.removeprefix("after=")
         status, kind, body = 404, "text/plain", b""
-        if request.headers.get("Host") not in (f"{HOST}:{self.port}", f"localhost:{self.port}"):
-            status = 403
+        if (request.headers.get("Host") or "").partition(":")[0] not in (HOST, "localhost"):  # the port may be a forwarded one
+            status, body = 403, f"This page is served to {HOST} and localhost only.".encode()
         elif request.path == "/":
             status, kind, body = 200, "text/html; charset=utf-8", text
         elif path == "/data" and query.startswith("after=") and after.isdecimal():
@@ -141,5 +143,6 @@ class Server:
             request.send_header(name, value)
         if status != 204:
             request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body)
+        with suppress(ConnectionError):  # the browser may have gone
+            request.end_headers()
+            request.wfile.write(body)

@@ -65,11 +65,12 @@ def memory(
     processes = processes or cores()
     made = run(trials, out / "trials.jsonl", processes, seconds, mnist, _Progress(known, trials))
     names = [n for n in known if any(t[0] == n for t in trials)]
-    whole = not (task or variant or quick) and seeds >= SEEDS
+    whole = not (task or variant or quick) and seeds >= SEEDS and seconds >= SECONDS
     result |= {
         "partial": not whole,
         "seeds": 1 if quick else seeds,
         "processes": processes,
+        "most seconds": seconds,
         "seconds": round(time.perf_counter() - begun, 1),
         "tasks": [_said(known[n]) | {"recipe": asdict(recipe(n, "default")), "rnn most": recipe(n, "rnn").most} for n in names],
         "trials": made,

@@ -22,7 +22,7 @@ from longshort.apps.forecast.freq import DAY, parse
 from longshort.apps.forecast.recipe import NothingHeldOutError
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import MANY, Flag, begun, ended, flags, given, scored
+from longshort.flags import MANY, Flag, begun, ended, flags, given, over, scored
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
@@ -36,8 +36,9 @@ CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
 Several = Parameter(consume_multiple=1, negative="", show_default=False)
 if TYPE_CHECKING:
     ConfigFlags = Config
+    TrainingFlags = Training
 else:
-    ConfigFlags = flags(Config())
+    ConfigFlags, TrainingFlags = flags(Config()), flags(Training())
 
 
 def train(
@@ -89,7 +90,7 @@ def search(
     quiet: Flag = False,
     config: Annotated[ConfigFlags, WHAT] = ConfigFlags(),  # noqa: B008
     cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
-    training: Annotated[Training, HOW] = Training(),  # noqa: B008
+    training: Annotated[TrainingFlags, HOW] = TrainingFlags(),  # noqa: B008
 ) -> None:
     """Find settings of a forecaster by trying them, and train it with the best ones.
 
@@ -109,16 +110,18 @@ def search(
         table: file for the trials, .csv or .parquet.
         quiet: print nothing.
     """
-    from longshort.apps.forecast.search import read_space
+    from longshort.apps.forecast.search import SPACE, read_space
     from longshort.apps.forecast.search import search as find
 
     _suffix("--table", table)
     _positive(trials=trials)
     prepare(out)
     target = None if table is None else prepare(table)
-    fields = given(config) | {"horizon": config.horizon}
-    found = find(data, **fields, space=read_space(space) if space else None, trials=trials, seconds=seconds, storage=storage,
-                 training=training, cell=cell, static_data=static_data, progress=not quiet)  # fmt: skip
+    fields, fixed = given(config) | {"horizon": config.horizon}, {*given(config), *given(training)}
+    tries = read_space(space) if space else {k: v for k, v in SPACE.items() if k not in fixed}
+    how = over(Training(), training)
+    found = find(data, **fields, space=tries, trials=trials, seconds=seconds, storage=storage, training=how, cell=cell,
+                 static_data=static_data, progress=not quiet)  # fmt: skip
     if target is not None:
         _write(target, iter([found.trials]))
     if not quiet:
@@ -380,7 +383,10 @@ def _write(path: Path | None, frames: Iterator[Any], freq: str | int | None = No
 def _csv(file: TextIO, frames: Iterator[Any], dates: str | None) -> None:
     for k, frame in enumerate(frames):
         plain = all(getattr(kind, "tz", None) is None for kind in frame.dtypes)
-        frame.to_csv(file, index=False, header=not k, date_format=dates if plain else None, lineterminator="\n")
+        form = dates if plain else None
+        if form and ".%f" not in form and any(v.dt.microsecond.any() for _, v in frame.select_dtypes("datetime").items()):
+            form += ".%f"
+        frame.to_csv(file, index=False, header=not k, date_format=form, lineterminator="\n")
 
 
 def _parquet(path: Path, frames: Iterator[Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longshort.apps.forecast.covariates import Covariates, Names
-from longshort.apps.forecast.freq import DAY, Freq, Stamps, from_wall, infer, parse
+from longshort.apps.forecast.freq import DAY, Freq, Stamps, from_wall, infer, parse, wall_clock
 from longshort.apps.forecast.tables import (
     PIECE,
     Columns,
@@ -96,6 +96,11 @@ class Panel:
         """Time stamps of positions on the grids of some series; positions beyond the end are the future. [B]."""
         return self.freq.stamps(self.start[series], position)
 
+    def clock(self, series: NDArray, position: NDArray) -> Stamps:
+        """What the clocks of the data's time zone show at `stamps`. [B]."""
+        t = self.stamps(series, position)
+        return t if self.freq.wall else wall_clock(t, getattr(self.ds_type, "time_zone", None))
+
     def frame(self, series: NDArray, columns: Mapping[str, NDArray | nw.Series[Any]]) -> Any:
         """A native frame of the kind that came in: the id column of the given series, [B], then these columns.
 
@@ -166,7 +171,8 @@ def read(
     for k in range(0, len(t), PIECE):
         here = slice(k, k + PIECE)
         fits[here] = ~step.misfit(t[here])
-        position[here], on_grid[here] = step.positions(t[here], start[series[here]])
+        zone = getattr(table.ds_type, "time_zone", None)
+        position[here], on_grid[here] = _placed(step, utc[here], wall[here], start[series[here]], zone)
     if len(bad := np.flatnonzero(~fits)):
         table.blame(row(bad[0]), f"does not fit freq {step.name!r}. Correct it, or give another freq=", len(bad))
     if len(bad := np.flatnonzero(~on_grid)):
@@ -245,6 +251,14 @@ def _static(
     return stacked, tuple(labels), tuple(text)
 
 
+def _placed(step: Freq, utc: Stamps, wall: Stamps, start: Stamps, zone: str | None) -> tuple[NDArray, NDArray]:
+    """Steps from start, and whether each lies on the grid; where the clocks skip its time, it is when they go on. [N] each."""
+    at, fits = step.positions(wall if step.wall else utc, start)
+    if step.wall and zone and len(bad := np.flatnonzero(~fits)):
+        fits[bad] = from_wall(step.stamps(start[bad], at[bad]), zone) == utc[bad]
+    return at, fits
+
+
 def _future(held: NDArray, source: Any, panel: Panel, names: Names, known: dict[Any, int]) -> tuple[NDArray, int]:
     """The future covariates [N, Cf] of a panel, followed by those of `source`: [N + S * ahead, Cf], and ahead."""
     if source is None:
@@ -272,7 +286,7 @@ def _future(held: NDArray, source: Any, panel: Panel, names: Names, known: dict[
     if not step.wall and getattr(kind, "time_zone", None) is not None and getattr(panel.ds_type, "time_zone", None) is None:
         rows.blame(0, f"has the time zone {getattr(kind, 'time_zone', None)}, but the data has none. Give {c.ds} the same")
     t = wall if step.wall else utc
-    at, on_grid = step.positions(t, panel.start[series])
+    at, on_grid = _placed(step, utc, wall, panel.start[series], getattr(kind, "time_zone", None))
     if len(bad := np.flatnonzero(~on_grid)):
         rows.blame(
             bad[0], f"is not on the grid of step {step.name!r} that starts at {panel.start[series[bad[0]]]}. Correct it", len(bad)

@@ -21,7 +21,7 @@ from longshort.apps.forecast.config import Config as _Config
 from longshort.apps.forecast.covariates import Encoding
 from longshort.apps.forecast.data import Panel, read
 from longshort.apps.forecast.recipe import CHUNK, Ensemble, Recipe
-from longshort.apps.forecast.tables import Columns
+from longshort.apps.forecast.tables import Columns, free
 from longshort.apps.forecast.task import ForecastTask
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
@@ -165,9 +165,9 @@ class Forecaster:
         H, middle = task.config.horizon, task.config.quantiles.index(0.5)
         model = Ensemble([r.model for r in results], torch.ones(H, len(levels)), torch.empty(0, H), middle).eval()
         scores = results[0].scores if n == 1 else task.score(model, "valid")
-        made, truth = task.held_out(model)
+        made, truth, alike = task.held_out(model)
         if task.config.calibrate:
-            model.stretch.copy_(torch.from_numpy(conformal.stretch(made, truth, levels, task.apart)))
+            model.stretch.copy_(torch.from_numpy(conformal.stretch(made[alike], truth[alike], levels, task.apart)))
             made = model.calibrated([torch.from_numpy(made)]).numpy()
         model.ranks = torch.from_numpy(conformal.ranks(made, truth, levels))
         self.config, self.panel, self.model, self.recipe = task.config, task.panel, model, task.recipe
@@ -360,6 +360,7 @@ class Forecaster:
         panel = self._panel(df, None, static)
         series, at, y, level, season = recipe.decompose(model, panel)
         c = panel.columns
+        free(c, "level", "season")
         return panel.frame(series, {c.ds: panel.stamps(series, at), c.y: y, "level": level, "season": season})
 
     def report(
@@ -426,12 +427,13 @@ class Forecaster:
                 joined[k][chosen] = v
         return Backtest(panel, made[0][1].config, series, origin, joined)
 
-    def plot(self, df: Any = None, forecast: Any = None, **how: Any) -> Any:
+    def plot(self, df: Any = None, forecast: Any = None, *, static: Any = None, **how: Any) -> Any:
         """Plot history, forecast, interval and, where the forecast frame has it, the truth; see `plot.plot`.
 
         Args:
             df: history; None takes the data of `fit`.
             forecast: what `predict` or `Backtest.frame` returned; None predicts.
+            static: as in `fit`.
             **how: further arguments of `plot.plot`.
 
         Returns:
@@ -439,7 +441,7 @@ class Forecaster:
         """
         from longshort.apps.forecast.plot import plot
 
-        panel = self._panel(df, ahead=forecast is None)
+        panel = self._panel(df, None, static, ahead=forecast is None)
         return plot(panel, self._recipe.predict(self._fitted, panel) if forecast is None else forecast, **how)
 
     def save(self, path: Path | str) -> Path:

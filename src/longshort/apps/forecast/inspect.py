@@ -47,7 +47,7 @@ def subject(forecaster: Forecaster, panel: Panel, series: Any = None) -> Subject
     network, c = whole.members[0], recipe.config
     S, N, L, H = np.array([s]), panel.lengths[[s]], cast(int, c.context), c.horizon
     inputs, drawn = next(recipe.windows(panel, S, N))[0], isinstance(network, DeepAR)
-    names = [_stamp(v) for v in panel.stamps(S.repeat(L + H), N[0] - L + np.arange(L + H))]
+    names = [_stamp(v) for v in panel.clock(S.repeat(L + H), N[0] - L + np.arange(L + H))]
 
     def score(x: Tensor) -> Tensor:
         rows = Inputs(x, *(v.expand(len(x), *v.shape[1:]) for v in inputs[1:]))

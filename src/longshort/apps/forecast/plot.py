@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from longshort.apps.forecast import evidence
 from longshort.apps.forecast.backtest import Backtest
 from longshort.apps.forecast.data import Panel
-from longshort.apps.forecast.freq import wall_clock
 from longshort.apps.forecast.tables import Columns, Rows, stamps
 
 if TYPE_CHECKING:
@@ -237,8 +236,7 @@ def _draw(axis: Axes, panel: Panel, s: int, rows: nw.DataFrame[Any], history: in
     first = int(panel.freq.positions((ds if panel.freq.wall else utc)[:1], panel.start[s : s + 1])[0][0])
     begin = max(0, first - (history or 4 * H))
     past, truth = panel.history(s, first)[begin:], panel.window(np.array([s]), np.array([first]), H)[0]
-    when = panel.stamps(np.full(len(past), s), np.arange(begin, begin + len(past)))
-    when = when if panel.freq.wall else wall_clock(when, getattr(panel.ds_type, "time_zone", None))
+    when = panel.clock(np.full(len(past), s), np.arange(begin, begin + len(past)))
     levels = sorted((float(m[1]) for name in rows.columns if (m := re.fullmatch(r"LSTM-lo-([\d.]+)", name))), reverse=True)
     axis.plot(when, past, color=INK, lw=1.3, label="history")
     for k, level in enumerate(levels):

@@ -22,6 +22,7 @@ from longshort.apps.forecast.data import Panel
 from longshort.apps.forecast.deepar import DeepAR
 from longshort.apps.forecast.esrnn import ESRNN
 from longshort.apps.forecast.model import Direct, Inputs, Sizes
+from longshort.apps.forecast.tables import free
 from longshort.apps.forecast.window import PAST, READ, STATIC, Window, kinds
 from longshort.apps.forecast.window import encode as scale
 from longshort.cell import Cell
@@ -147,7 +148,7 @@ class Recipe:
             if len(bad := np.flatnonzero(np.isfinite(past).sum(1) < LEAST_PAST)):
                 raise ValueError(
                     f"series {panel.ids[int(s[bad[0]])]!r} has fewer than {LEAST_PAST} observed values in the {L} steps up to "
-                    f"{panel.stamps(s[bad[:1]], n[bad[:1]] - 1)[0]}, so nothing can be forecast from there. Leave it out"
+                    f"{panel.clock(s[bad[:1]], n[bad[:1]] - 1)[0]}, so nothing can be forecast from there. Leave it out"
                     + (f" (and {len(bad) - 1} more like it)." if len(bad) > 1 else ".")
                 )
             yield self.look(panel, past, s, n, known)
@@ -244,6 +245,7 @@ class Recipe:
         """n sample paths of what follows the end of each series of a panel, or of some of them by number; a long frame
         `unique_id, ds, sample, LSTM`."""
         H, S = self.config.horizon, np.arange(len(panel)) if series is None else series
+        free(panel.columns, "sample")
         made = self.paths(model, panel, S, panel.lengths[S], n, seed)
         rows, ahead = np.repeat(S, n * H), np.tile(np.arange(H), n * len(S))
         stamps, number = panel.stamps(rows, panel.lengths[rows] + ahead), np.tile(np.repeat(np.arange(n), H), len(S))

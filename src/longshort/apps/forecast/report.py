@@ -227,7 +227,7 @@ def _series(backtest: Backtest, count: int, best: bool) -> list[dict[str, Any]]:
     made = []
     for k in evidence.extremes(backtest, count, best):
         s = int(backtest.series[k])
-        cutoff = backtest.panel.stamps(backtest.series[k : k + 1], backtest.origin[k : k + 1] - 1)[0]
+        cutoff = backtest.panel.clock(backtest.series[k : k + 1], backtest.origin[k : k + 1] - 1)[0]
         figure = svg(plot.window(backtest, int(k)), f"{'best' if best else 'worst'}{k}")
         beside = ", ".join(f"{n} {error[n][s]:.3g}" for n in others)
         made.append({"name": str(backtest.panel.ids[s]), "error": f"{error[name][s]:.3g}", "others": beside,
@@ -245,8 +245,8 @@ def _data(backtest: Backtest) -> list[tuple[str, str]]:
     panel, (B, H) = backtest.panel, backtest.truth.shape
     S, N = np.arange(len(panel)), len(panel.y)
     gone, unseen = N - int(panel.observed().sum()), B * H - int(np.isfinite(backtest.truth).sum())
-    start, last = panel.stamps(S, np.zeros(len(S), np.int64)).min(), panel.stamps(S, panel.lengths - 1).max()
-    cutoff = panel.stamps(backtest.series, backtest.origin - 1)
+    start, last = panel.clock(S, np.zeros(len(S), np.int64)).min(), panel.clock(S, panel.lengths - 1).max()
+    cutoff = panel.clock(backtest.series, backtest.origin - 1)
     lengths = panel.lengths
     return [
         ("series", f"{len(panel):,} of {lengths.min():,} to {lengths.max():,} steps (median {np.median(lengths):,.0f})"),

@@ -134,42 +134,56 @@ def search(
     with _quiet(optuna):
         study = _study(optuna, storage, json.loads(json.dumps(about)), how.seed)
         usual = {name: r.inward(_settings(config, how)[name]) for name, r in plan.items()}
-        if not study.trials and None not in usual.values():
+        tried = _tried(study)
+        if not tried and None not in usual.values():
             study.enqueue_trial(usual)
 
         def objective(trial: Any) -> float:
             chosen = {name: r.suggest(trial, name) for name, r in plan.items()}
-            c, t = apply(config, how, chosen)
+            try:
+                c, t = apply(config, how, chosen)
+            except ValueError as e:  # settings that exclude each other, such as deepar and attention
+                trial.set_user_attr("refused", str(e))
+                raise optuna.TrialPruned from None
             task = _Watched(ForecastTask(replace(c, freq=panel.freq.name), panel, cell), trial)
-            scores = train(cast(Any, task), t, progress=False).scores
+            try:
+                scores = train(cast(Any, task), t, progress=False).scores
+            except FloatingPointError:
+                trial.set_user_attr("diverged", True)
+                raise
             if scores.get("MASE") is None:
                 raise ValueError("search needs a MASE to judge by, and there is none: every series is constant.")
             return cast(float, scores["MASE"])
 
         def said(study: Any, trial: Any) -> None:
             best = [t.value for t in study.trials if t.value is not None and t.state.name == "COMPLETE"]
-            reached = f"MASE {_reached(trial):.4g}" if _reached(trial) is not None else "diverged"
+            v = _reached(trial)
+            reached = trial.user_attrs.get("refused", "diverged") if v is None else f"MASE {v:.4g}"
             words = "  ".join(f"{k} {r.show(trial.params[k])}" for k, r in plan.items() if k in trial.params)
-            state = {"PRUNED": "  stopped early"}.get(trial.state.name, "")
-            print(f"trial {trial.number + 1}/{trials}  {reached}{state}  "
+            state = "  stopped early" if trial.state.name == "PRUNED" and "refused" not in trial.user_attrs else ""
+            print(f"trial {len(_tried(study))}/{trials}  {reached}{state}  "
                   + (f"(best {min(best):.4g})  " if best else "") + words, file=sys.stderr)  # fmt: skip
 
-        over = sum(t.state.is_finished() for t in study.trials)
-        if over < trials:
+        if len(tried) < trials:
             study.optimize(
                 objective,
-                n_trials=trials - over,
+                n_trials=trials - len(tried),
                 timeout=seconds,
                 catch=(FloatingPointError,),
                 callbacks=[said] if progress else [],
             )
-        done = [t for t in study.trials if t.state.is_finished()]
+        done = _tried(study)
     good = [t for t in done if t.state.name == "COMPLETE"]
     if not good:
         raise FloatingPointError(f"the loss diverged in all of {len(done)} trials. Try a lower lr.")
     first = min(good, key=lambda t: t.value)
     best = {name: r.value(first.params[name]) for name, r in plan.items()}
     return Search(*apply(config, how, best), first.value, _table(panel, done, plan), best)
+
+
+def _tried(study: Any) -> list[Any]:
+    """The trials that came to an end of their own: not those that were interrupted or killed."""
+    return [t for t in study.trials if t.state.name in ("COMPLETE", "PRUNED") or "diverged" in t.user_attrs]
 
 
 def apply(config: Config, training: Training, chosen: Mapping[str, Any]) -> tuple[Config, Training]:

@@ -29,6 +29,12 @@ class Columns(NamedTuple):
     y: str = "y"
 
 
+def free(columns: Columns, *made: str) -> None:
+    """Raise ValueError if a column of the data has the name of one that is made."""
+    if both := [c for c in columns if c in made]:
+        raise ValueError(f"the result has a column {both[0]} of its own, and so has the data. Rename yours.")
+
+
 class Table:
     """Columns of a long frame as arrays, gathered piece by piece."""
 
@@ -323,7 +329,8 @@ def open_frame(source: Any, columns: Columns, names: Names) -> nw.DataFrame[Any]
         numbers = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
         gaps = {c: numbers for c in (columns.y, *names.past, *names.future)} | {c: [""] for c in names.static}
         try:
-            return nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps, float_precision="round_trip")
+            return nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps, float_precision="round_trip",
+                               low_memory=False)  # fmt: skip  # so that a column is of one kind, however long it is
         except ValueError as e:
             raise ValueError(f"data file {str(path)!r} cannot be read as CSV: {str(e).strip()}") from None
     raise ValueError(f"data file must end in .csv or .parquet, got {str(path)!r}.")

@@ -16,7 +16,6 @@ from longshort.apps.forecast.covariates import Encoding
 from longshort.apps.forecast.data import Panel
 from longshort.apps.forecast.model import Inputs, Network
 from longshort.apps.forecast.recipe import Recipe, run
-from longshort.apps.forecast.window import NOTHING
 from longshort.cell import Cell
 from longshort.task import Batches, Input, Loss, Plain, Split
 
@@ -151,18 +150,20 @@ class ForecastTask:
             return {}
         return made | {"MASE of seasonal naive": self.naive["MASE"]}
 
-    def held_out(self, model: nn.Module) -> tuple[NDArray, NDArray]:
-        """Scaled forecasts [n, H, Q] and truth [n, H] of the held-out windows: what calibration reads."""
+    def held_out(self, model: nn.Module) -> tuple[NDArray, NDArray, NDArray]:
+        """Scaled forecasts [n, H, Q] and truth [n, H] of the held-out windows: what calibration reads; and which of them can be
+        compared with others, bool [n]."""
         series, origin = self.held
-        made, truth, at = [], [], 0
+        made, truth, alike, at = [], [], [np.zeros(0, bool)], 0
         future = self.panel.window(series, origin, self.config.horizon)
         for inputs, window in self.recipe.windows(self.panel, series, origin):
             made.append(run(model, inputs))
-            y = window.scaled(future[at : at + len(made[-1])])
-            truth.append(np.where(window.scale[:, None] == NOTHING, np.nan, y))  # no unit: it tells nothing about other series
+            truth.append(window.scaled(future[at : at + len(made[-1])]))
+            alike.append(window.known_unit)
             at += len(made[-1])
         Q = len(self.config.quantiles)
-        return np.concatenate([np.empty((0, self.config.horizon, Q)), *made]), np.concatenate([future[:0], *truth])
+        empty = np.empty((0, self.config.horizon, Q))
+        return np.concatenate([empty, *made]), np.concatenate([future[:0], *truth]), np.concatenate(alike)
 
     def predict(self, model: nn.Module, request: Panel) -> Any:
         """Forecast what follows the end of each series of a panel; a long frame `unique_id, ds, LSTM, LSTM-lo-80, ...`."""

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 PAST, STATIC = 4, 3  # channels of Window.past and Window.static
 REGULAR, LEAST_UNIT = 0.25, 1e-3  # a naive error below this share of the scale makes the unit smaller, down to this
-NOTHING = 1e-9  # the scale of a context of zeros, which has no unit
 FLAT_LOG = 0.05  # the scale of logarithms that never move: 5 %
 WILD_LOG = 4.6  # a forecast of logarithms stays below a hundred times the last value
 READ = 336  # longest part of the context that the LSTM reads; the guesses see all of it
@@ -28,6 +27,8 @@ class Window(NamedTuple):
     level: where the series stands at the origin, float64, [B]; scaled = (y - level) / scale.
     scale: mean distance of the context from the level, positive; where there is none, the size of the level, float64, [B].
     log: whether all this is of log y.
+    known_unit: whether scaled values can be compared with those of other windows: where nothing moved, the scale is made up; but
+        counts have a unit of their own, bool, [B].
     """
 
     past: NDArray
@@ -36,7 +37,8 @@ class Window(NamedTuple):
     static: NDArray
     level: NDArray
     scale: NDArray
-    log: bool = False
+    log: bool
+    known_unit: NDArray
 
     def scaled(self, y: NDArray) -> NDArray:
         """Values [B, ...] in scaled units."""
@@ -88,8 +90,9 @@ def encode(
     if level_zero:
         level = np.zeros(B)
     distance = _mean(np.abs(past - level[:, None]))
-    size = np.full(B, FLAT_LOG) if log else np.ones(B) if level_zero else np.maximum(np.abs(level), NOTHING)
-    scale = np.where(distance > 1e-9 * np.abs(level), distance, size)
+    size = np.full(B, FLAT_LOG) if log else np.ones(B) if level_zero else np.maximum(np.abs(level), 1e-9)
+    moves = distance > 1e-9 * np.abs(level)
+    scale = np.where(moves, distance, size)
     change = np.stack([_change(past, m) / scale for m in seasons], -1)
     unit = np.clip(np.nan_to_num(change, nan=1.0).min(-1) / REGULAR, LEAST_UNIT, 1)
     spread = np.clip(np.log(scale / np.maximum(np.abs(level), 1e-12)) / 4, -4, 4)
@@ -104,6 +107,7 @@ def encode(
         level,
         scale,
         log,
+        moves | level_zero,
     )
 
 

@@ -35,11 +35,11 @@ Times = Literal["json", "srt", "vtt", "ctm"]
 
 
 if TYPE_CHECKING:
-    HowFlags = Training
+    ConfigFlags = Config
     CellFlags = Cell
+    HowFlags = Training
 else:
-    HowFlags = flags(DEFAULT, {"steps": None})
-    CellFlags = flags(PLAIN)
+    ConfigFlags, CellFlags, HowFlags = flags(Config()), flags(PLAIN), flags(DEFAULT, {"steps": None})
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def train(
     quiet: Flag = False,
     log: Path | None = None,
     shown: Annotated[Shown, SHOWN] = Shown(),  # noqa: B008
-    config: Annotated[Config, WHAT] = Config(),  # noqa: B008
+    config: Annotated[ConfigFlags, WHAT] = ConfigFlags(),  # noqa: B008
     cell: Annotated[CellFlags, CELL] = CellFlags(),  # noqa: B008
     training: Annotated[HowFlags, HOW] = HowFlags(),  # noqa: B008
 ) -> None:

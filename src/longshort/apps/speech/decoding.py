@@ -21,6 +21,7 @@ from longshort.apps.speech.stream import Search
 from longshort.apps.speech.transcript import Alternative, Transcript, Word
 from longshort.apps.speech.units import Units
 
+MOST = 100.0  # of a score; e to this power is still a number after some letters
 WIDE = 8  # hypotheses that are kept where a language model or hotwords are asked for and no number is
 
 
@@ -60,6 +61,8 @@ class Decoding:
             raise ValueError("ngram_weight and word_bonus are of an n-gram, which was not asked for. Give ngram, too.")
         if self.language is None and self.language_weight != Decoding.language_weight:
             raise ValueError("language_weight is of a language model, which was not asked for. Give language, too.")
+        if not all(v <= MOST for v in (*self.hotwords.values(), self.word_bonus or 0.0)):
+            raise ValueError(f"scores of hotwords and word_bonus are natural logarithms of at most {MOST:g}; 1 to 10 are useful.")
         if self.width and self.alternatives > self.width:
             raise ValueError(f"beam = {self.width} hypotheses cannot give {self.alternatives} alternatives. Take a larger beam.")
 

@@ -65,11 +65,13 @@ def subject(
     if network.predictor is not None:
         notes.append("Recorded is the encoder, which hears. The predictor, which knows what was said, runs on words, not time.")
 
+    before = _before(network, heard.tokens)
+
     def score(x: Tensor) -> Tensor:
         encoded, _, _ = network.encode(x, frames.expand(len(x)))
         if not at:
             return encoded[:, -1].sum(-1, keepdim=True)
-        logp = _tokens(network, encoded, heard.tokens, heard.times)  # [B, U]
+        logp = _tokens(network, encoded, heard.tokens, heard.times, before)  # [B, U]
         return torch.stack([logp[:, k].sum(1) for k in at], 1)
 
     def place(trace: str, steps: int) -> NDArray:
@@ -84,11 +86,18 @@ def subject(
     )  # fmt: skip
 
 
-def _tokens(network: Network, encoded: Tensor, tokens: Sequence[int], times: Sequence[int]) -> Tensor:
-    """The log-probability of each token at its step, [B, U]."""
-    said = torch.tensor(tokens)
+@torch.no_grad()
+def _before(network: Network, tokens: Sequence[int]) -> Tensor | None:
+    """What a transducer's predictor says before each token, [1, U, J], None without one: it does not depend on the sound."""
     if network.predictor is None:
+        return None
+    return cast(Tensor, network.predictor(torch.tensor([tokens], dtype=torch.int64)))[:, :-1]
+
+
+def _tokens(network: Network, encoded: Tensor, tokens: Sequence[int], times: Sequence[int], before: Tensor | None) -> Tensor:
+    """The log-probability of each token at its step, [B, U]; before as from `_before`."""
+    said = torch.tensor(tokens)
+    if before is None:
         return network.log_probs(encoded)[:, list(times), said]
-    before = cast(Tensor, network.predictor(said[None]))[:, :-1]  # [1, U, J]
     joined = torch.tanh(network.meet(encoded)[:, list(times)] + before)
     return network.write(joined).log_softmax(-1)[:, torch.arange(len(said)), said]

@@ -139,7 +139,7 @@ class Stream:
             last = self._transcript(self._now.finish(self._alternatives), self._first, steps)
             if last.text or not self.finished:
                 self.finished.append(last)
-            self._first, self._steps, self._now = self._first + steps, 0, self._search()
+            self._first, self._steps, self._now = max(self._first + self._steps - TAIL, 0), 0, self._search()
         return _joined(self.finished, self._first * STEP)
 
     def feed(self, samples: ArrayLike, rate: int = 16_000) -> None:

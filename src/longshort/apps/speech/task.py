@@ -33,6 +33,7 @@ QUIET = 10  # frames of an utterance that the silence before it is made of
 EASY = 1 / 3  # share of the utterances, and of the seconds per batch, in the passes of a curriculum
 CHUNK = 200.0  # seconds of audio that are recognised at once
 Aligner = Callable[[Utterance], Sequence[tuple[float, float]]]
+LEAST = 1.0  # variance of a filter, at least: one that hears nothing is not made loud; natural logarithms
 LEARN = 2000  # utterances from which mean and scale of the features are taken, at most
 
 
@@ -137,7 +138,9 @@ class SpeechTask:
         if not self.train:
             raise ValueError(f"there is nothing to learn from. {said(self.dropped)}")
         self.texts = [units.encode(normal(u.text, config.fold)) for u in self.train]
-        self.seconds = np.array([u.duration for u in self.train])[:, None] / np.array(config.speeds) + TAIL * STEP  # [N, speeds]
+        told, there = np.array([u.duration for u in self.train]), np.array(self.store.frames) * FRAME - TAIL * STEP
+        told = np.where(told - there > FRAME, there, told)  # a file may be a little shorter than it was said to be
+        self.seconds = told[:, None] / np.array(config.speeds) + TAIL * STEP  # [N, speeds]
         self.need = np.array([self.steps(t) for t in self.texts])
         self.phrases = None if aligner is None else self.store.phrases(aligner, config.fold)
         self.fits = np.floor(self.seconds / STEP + 1e-6) >= self.need[:, None]  # the text at that speed, [N, speeds]
@@ -229,6 +232,7 @@ class Audible:
 
     Attributes:
         utterances: those that can be heard.
+        frames: of each, with the silence that follows.
         dropped: the others.
     """
 
@@ -236,6 +240,7 @@ class Audible:
         self.recipe, self.bytes = recipe, 0
         self.kept: dict[tuple[int, float], NDArray[np.float32]] = {}
         self.utterances: list[Utterance] = []
+        self.frames: list[int] = []
         self.dropped: list[Drop] = []
         for u in utterances:
             try:
@@ -244,6 +249,7 @@ class Audible:
                 self.dropped.append(Drop(u, "that cannot be heard", str(e)))
                 continue
             self.keep(len(self.utterances), 1.0, made)
+            self.frames.append(len(made))
             self.utterances.append(u)
 
     def keep(self, k: int, speed: float, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -300,7 +306,7 @@ class Store(Audible):
             x = self.plain(int(k)).astype(np.float64)
             n, total, squares = n + len(x), total + x.sum(0), squares + (x * x).sum(0)
         mean = total / n
-        deviation = np.sqrt(np.maximum(squares / n - mean * mean, 1e-4))
+        deviation = np.sqrt(np.maximum(squares / n - mean * mean, LEAST))
         return mean.astype(np.float32), (1 / deviation).astype(np.float32)
 
 

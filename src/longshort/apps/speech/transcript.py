@@ -81,9 +81,10 @@ class Transcript:
         return made
 
 
-def subtitles(words: Sequence[Word]) -> Iterator[tuple[float, float, str]]:
+def subtitles(words: Sequence[Word], now: float = 0.0) -> Iterator[tuple[float, float, str]]:
     """Words in pieces that can be read: (start, end, text); a piece has two lines at most, of at most 42 characters unless a
-    single word is longer, never spans a pause, and ends when the next one begins, or before."""
+    single word is longer, never spans a pause, and ends when the next one begins, or before; none begins before
+    `now`."""
     pieces: list[list[Word]] = []
     for word in words:
         piece = pieces[-1] if pieces else []
@@ -96,7 +97,7 @@ def subtitles(words: Sequence[Word]) -> Iterator[tuple[float, float, str]]:
             pieces.append([word])
         else:
             piece.append(word)
-    now = 0.0  # transducers may write several words in one step, but subtitles do not overlap
+    # Transducers may write several words in one step, but subtitles do not overlap.
     for piece, after in zip_longest(pieces, pieces[1:]):
         start, last = max(now, piece[0].start), piece[-1].end
         now = max(last, start + READ)
@@ -133,16 +134,25 @@ def jsonl(made: Iterable[Transcript]) -> Iterator[str]:
         yield json.dumps(one.json(), ensure_ascii=False) + "\n"
 
 
+def _following(made: Iterable[Transcript]) -> Iterator[tuple[float, float, str]]:
+    """Subtitles of utterances that follow each other: none begins before the one before it has ended."""
+    last = 0.0
+    for one in made:
+        for start, end, said in subtitles(one.words, last):
+            yield start, end, said
+            last = end
+
+
 def srt(made: Iterable[Transcript]) -> Iterator[str]:
     """SubRip subtitles of one recording."""
-    for k, (start, end, said) in enumerate((s for one in made for s in subtitles(one.words)), 1):
+    for k, (start, end, said) in enumerate(_following(made), 1):
         yield f"{k}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{said}\n\n"
 
 
 def vtt(made: Iterable[Transcript]) -> Iterator[str]:
     """WebVTT subtitles of one recording. Source: W3C, WebVTT: The Web Video Text Tracks Format."""
     yield "WEBVTT\n\n"
-    for start, end, said in (s for one in made for s in subtitles(one.words)):
+    for start, end, said in _following(made):
         safe = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         yield f"{_clock(start, '.')} --> {_clock(end, '.')}\n{safe}\n\n"
 

@@ -40,7 +40,9 @@ HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
 VARIANT = Parameter(**MANY, group=Group("Variant of the LSTMs", sort_key=3))
 SHOWN = Parameter(name="*")
 if TYPE_CHECKING:
-    ConfigFlags, CellFlags, HowFlags = Config, Cell, Training
+    ConfigFlags = Config
+    CellFlags = Cell
+    HowFlags = Training
 else:
     ConfigFlags, CellFlags, HowFlags = flags(Config()), flags(CELL), flags(DEFAULT, {"steps": None})
 

@@ -46,6 +46,8 @@ def openable(paths: Sequence[Path], out: Path | None) -> None:
         ValueError: one of them is out.
     """
     for path in paths:
+        if path.is_fifo():  # it opens once
+            continue
         with open(path, "rb"):
             if out is not None and out.exists() and out.samefile(path):
                 raise ValueError(f"{out} cannot be read and written at the same time. Give --out another name.")

@@ -5,22 +5,21 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from longshort.apps.translate.vocabulary import UNK, normal
 
 Phrase = tuple[int, ...]
 Encode = Callable[[str], Sequence[int]]
 
 UNSEEN = "\ufeff\u200b\u2060"  # of no width, at the ends of a line as good as blanks
 BREAK = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")  # ends a sentence: lines, pages, cells of a table
-END = re.compile(r"[.!?…]+[\"'»”’)\]]*(?=\s)|[。！？]+[」』”’）]*")  # noqa: RUF001
-NO_END = re.compile(r"(?:^|\W)(?:[^\W\d_]|\d+)\.$")  # an initial, a number
 # Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
 SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 TOKEN = re.compile(rf"[{SOLID}]|[^\W{SOLID}]+|[^\w\s]")
@@ -61,38 +60,29 @@ class Layout:
         return "".join(made)
 
 
-def units(text: str, longest: int | None = None) -> Layout:
+def units(text: str) -> Layout:
     """Split a text into what is translated and what stays: line ends of every kind, tabs, empty lines, blanks at the ends of
     lines, and lines that hold neither letter nor digit. A line is a sentence; where it has tabs, each piece between them is one.
 
     Args:
         text: any text.
-        longest: a line of more characters is split where sentences seem to end in it; None: never.
     """
-    sentences, blanks, start, kept = [], [], 0, 0  # kept: how much of the text has found its place
-    for end, after in [*(m.span() for m in BREAK.finditer(text)), (len(text), len(text))]:
-        for one, two in _pieces(text, start, end, longest):
-            while one < two and _blank(text[one]):
-                one += 1
-            while one < two and _blank(text[two - 1]):
-                two -= 1
-            if any(c.isalnum() for c in text[one:two]):
-                blanks.append(text[kept:one])
-                sentences.append(text[one:two])
-                kept = two
-        start = after
+    sentences, blanks, one, kept = [], [], 0, 0  # kept: how much of the text has found its place
+    for two, after in [*(m.span() for m in BREAK.finditer(text)), (len(text), len(text))]:
+        while one < two and _blank(text[one]):
+            one += 1
+        while one < two and _blank(text[two - 1]):
+            two -= 1
+        if any(c.isalnum() for c in text[one:two]):
+            blanks.append(text[kept:one])
+            sentences.append(text[one:two])
+            kept = two
+        one = after
     return Layout(tuple(sentences), (*blanks, text[kept:]))
 
 
 def _blank(c: str) -> bool:
     return c.isspace() or c in UNSEEN
-
-
-def _pieces(text: str, start: int, end: int, longest: int | None) -> Iterable[tuple[int, int]]:
-    if longest is None or end - start <= longest:
-        return [(start, end)]
-    cuts = [m.end() for m in END.finditer(text, start, end) if not NO_END.search(text[max(start, m.end() - 40) : m.end()])]
-    return pairwise([start, *cuts, end])
 
 
 def lines(stream: BinaryIO, name: str) -> Iterator[str]:
@@ -256,8 +246,11 @@ def required(sentence: str, encode: Encode, glossary: Glossary | None = None, ke
         ways = {tuple(encode(text)): text for text in texts}
         if before:
             head = tuple(encode(before))
-            joined = {tuple(encode(before + text)): text for text in texts}
-            ways |= {phrase[len(head) :]: text for phrase, text in joined.items() if phrase[: len(head)] == head}
+            for text in texts:
+                joined, own = tuple(encode(before + text)), tuple(encode(text))
+                apart = joined.count(UNK) == head.count(UNK) + own.count(UNK)  # no unknown token is of both
+                if apart and joined[: len(head)] == head:
+                    ways[joined[len(head) :]] = text
         ways.pop((), None)
         if ways:
             made.append(Required(start, end, tuple(ways.values()), tuple(ways)))
@@ -326,11 +319,13 @@ def _known(
     taken: set[int] = set()
     for one in must:
         for text, phrase in zip(one.texts, one.phrases, strict=True):
-            n, spans = len(phrase), pieces(text)
+            n, own = len(phrase), next(p for t, p in zip(one.texts, one.phrases, strict=True) if t == text)
+            lost = [span for token, span in zip(own, pieces(text), strict=False) if token == unknown]
+            marks = [i for i, token in enumerate(phrase) if token == unknown]
             at = (k for k in range(len(tokens) - n + 1) if tuple(tokens[k : k + n]) == phrase)
             places = (k for k in at if not taken & {*range(k, k + n)})
-            if unknown in phrase and len(spans) == n and (k := next(places, None)) is not None:
+            if marks and len(lost) == len(marks) and (k := next(places, None)) is not None:
                 taken.update(range(k, k + n))
-                made |= {k + i: text[slice(*span)] for i, span in enumerate(spans) if phrase[i] == unknown}
+                made |= {k + i: normal(text)[slice(*span)] for i, span in zip(marks, lost, strict=True)}
                 break
     return made

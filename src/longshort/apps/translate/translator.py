@@ -125,6 +125,7 @@ class Translator:
         result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
                        preview=None if preview is None else write)  # fmt: skip
         self.network, self.vocabularies, self.friends = cast(Network, result.model), task.vocabularies, []
+        self.length_penalty, self.calibration = 1.0, Calibration()
         if self.config.shortlist:
             read, written = map(len, task.vocabularies)
             self.shortlist = torch.from_numpy(shortlist(*task.plain, read, written, self.config.shortlist))

@@ -26,6 +26,7 @@ START = "▁"  # how a piece says that a word begins with it
 RESERVED = "\0▅"  # characters that SentencePiece needs for itself: always unknown
 RARE = 5e-4  # share of the text that may become unknown where there are very many characters
 POOL = 64  # segmentations of a word that BPE-dropout chooses from
+KEPT = 50_000  # words whose segmentations are kept, those that come first
 LONG = 24  # characters from which on a word is too rare to keep its segmentations
 NBEST, ALPHA = 64, 0.2  # of Kudo 2018, for a unigram model
 REPLACED = {ord(START): " ", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}  # SentencePiece's blank; halves of characters
@@ -227,7 +228,9 @@ class Vocabulary:
                 if len(word) >= LONG:
                     made += self._merged(word, rate, random.Random(int(rng.integers(2**63))))
                     continue
-                kept = pool.get(word) or pool.setdefault(word, [()] * POOL)
+                kept = pool.get(word) or [()] * POOL
+                if len(pool) < KEPT:
+                    pool[word] = kept
                 if not kept[slot]:
                     kept[slot] = tuple(self._merged(word, rate, random.Random(zlib.crc32(word.encode()) * POOL + slot)))
                 made += kept[slot]
@@ -237,7 +240,10 @@ class Vocabulary:
                 best, shares = self._best.get(word) or self._ranked(word)
                 made += best[bisect(shares, u, 0, len(best) - 1)]
             else:
-                made += self._usual.get(word) or self._usual.setdefault(word, self._model.encode(word))
+                usual = self._usual.get(word) or self._model.encode(word)
+                if len(self._usual) < KEPT:
+                    self._usual[word] = usual
+                made += usual
         return made
 
     def extra(self) -> dict[str, Any]:
@@ -351,7 +357,7 @@ class Vocabulary:
         scores = [ALPHA * sum(map(self._model.get_score, ids)) for ids in best]
         weights = [math.exp(s - max(scores)) for s in scores]
         made = best, [w / sum(weights) for w in accumulate(weights)]
-        if len(word) < LONG:
+        if len(word) < LONG and len(self._best) < KEPT:
             self._best[word] = made
         return made
 
