@@ -119,9 +119,9 @@ def test_few_long_series_are_judged_from_several_origins():
             assert len(set(np.diff(at))) <= 1
             assert room - len(at) < at[-1] - at[0] <= room
             apart += sum(k == 0 or at[k] - at[0] >= 8 * ((at[k - 1] - at[0]) // 8 + 1) for k in range(len(at)))
-        assert few.apart == apart
+        assert few.apart() == apart
     many = ForecastTask(Config(horizon=8), read(panel(17, 400)))
-    assert len(many.held[0]) == many.apart == 17
+    assert len(many.held[0]) == many.apart() == 17
     assert (many.end == many.panel.lengths - 8).all()
     short = ForecastTask(Config(horizon=8), read(panel(1, 9).fillna(1.0)))
     assert len(short.held[0]) == 0  # trained on whole
@@ -396,11 +396,14 @@ def test_plots_show_what_the_clocks_show(zone, step):
         assert lines[label].get_ydata()[-1] == (65 if n == 66 else 71)
 
 
-@pytest.mark.parametrize(("name", "role"), [("level", "target_col"), ("sample", "id_col"), ("score", "target_col")])
+@pytest.mark.parametrize(
+    ("name", "role"), [("level", "target_col"), ("sample", "id_col"), ("score", "target_col"), ("LSTM", "target_col")]
+)
 def test_no_column_of_the_data_is_overwritten(table, name, role):
     own = {"target_col": "y", "id_col": "unique_id"}[role]
     made = Forecaster(horizon=2, model="esrnn", **SMALL).fit(table.rename(columns={own: name}), **{role: name})
-    ways = {"level": made.decompose, "sample": made.paths, "score": lambda: made.anomalies(table.rename(columns={own: name}))}
+    ways = {"level": made.decompose, "sample": made.paths, "score": lambda: made.anomalies(table.rename(columns={own: name})),
+            "LSTM": lambda: made.backtest(table.rename(columns={own: name})).frame()}  # fmt: skip
     with pytest.raises(ValueError, match=f"the result has a column {name} of its own, and so has the data. Rename yours"):
         ways[name]()
 

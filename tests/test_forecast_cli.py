@@ -136,8 +136,8 @@ def test_pieces_together_are_the_whole(home: Path, paths: int | None) -> None:
     many = pd.DataFrame({"unique_id": np.repeat(names, 30), "ds": np.tile(pd.date_range("2020-01-01", periods=30, freq="MS"), 1100),
                          "y": np.concatenate([10 + k % 7 + np.sin(t + k) for k in range(1100)])})  # fmt: skip
     whole = forecaster.predict(many) if paths is None else forecaster.paths(many, paths)
-    pieces = list(forecaster.pieces(many, paths, size=512))
-    assert [p.unique_id.nunique() for p in pieces] == [512, 512, 76]
+    pieces = list(forecaster.pieces(many, paths, size=300))
+    assert [p.unique_id.nunique() for p in pieces] == [300, 300, 300, 200]
     pd.testing.assert_frame_equal(pd.concat(pieces, ignore_index=True), whole)
 
 

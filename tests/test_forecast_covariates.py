@@ -338,6 +338,7 @@ WRONG = {
     "static infinite": (TABLE.assign(size=np.inf), AFTER, None, r"series 'a' has size = inf\. It must be finite"),
     "static row missing": (BARE, AFTER, STATIC[1:], r"static= has no row for series 'a'\. Add it"),
     "static contradicts itself": (BARE, AFTER, pd.concat([STATIC, STATIC[:1].assign(size=1)]), r"static=: series 'a', row 3 has size = 1, but before 500"),
+    "static of strangers": (BARE, AFTER, pd.concat([STATIC[:1].assign(unique_id="zz"), STATIC, STATIC[:1].assign(size=1)]), r"series 'a', row 4 has size = 1"),
     "static column missing": (BARE, AFTER, STATIC.drop(columns="kind"), r"static= lacks the covariates kind; found: unique_id, size, open"),
     "static unknown": (BARE, AFTER, STATIC.assign(city="x"), r"static=: unknown columns: city\. Name covariates with"),
     "static twice": (TABLE, AFTER, STATIC, r"size, kind, open stands in the data and in static= as well"),

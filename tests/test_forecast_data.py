@@ -292,6 +292,8 @@ def test_days_go_on_over_a_midnight_that_the_clocks_skip():
     assert made.tolist() == want.tolist()
     again = read(frame(pd.date_range("2024-08-29", periods=18).tz_localize(zone, nonexistent="shift_forward")), "D")
     assert (len(again.y), again.y.tolist()) == (18, [*range(18)]), "what is written can be read"
+    begun = read(frame(pd.date_range("2024-09-08", periods=5).tz_localize(zone, nonexistent="shift_forward")), "D")
+    assert begun.y.tolist() == [*range(5)]
 
 
 def test_whole_numbers_have_room_for_what_follows():

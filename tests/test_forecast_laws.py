@@ -414,6 +414,16 @@ def test_what_moves_for_the_first_time_widens_no_interval(kind, before):
     assert len(made.paths(table[new], n=3)) == 3 * H
 
 
+def test_what_never_moves_has_no_say_in_paths_and_intervals():
+    table = panel(30)[["unique_id", "ds", "y"]]
+    flat = table.unique_id.isin([f"s{k}" for k in range(25)])
+    table.loc[flat, "y"] = 7.0
+    both, few = fresh("direct", False).fit(table), table[~flat]
+    assert len(both.model.ranks) == 5
+    paths = both.paths(few, n=40).LSTM.to_numpy().reshape(5, 40, H)
+    assert len(np.unique(paths[0], axis=0)) == 5, "each window that moved has its say"
+
+
 def test_new_static_covariates_count_without_new_data():
     static, bare = (
         TABLE[True].groupby("unique_id")[["size", "kind"]].first().reset_index(),

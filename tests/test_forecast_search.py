@@ -113,6 +113,8 @@ def test_settings_that_exclude_each_other_are_passed_over() -> None:
     deep = (found.trials.model == "deepar") & found.trials.attention.astype(bool)
     assert set(found.trials.state[deep]) <= {"pruned"}
     assert "complete" in set(found.trials.state[~deep])
+    with pytest.raises(ValueError, match=r"all 2 trials were refused: residual and attention are of direct and esrnn"):
+        search(frame(), space={"model": ["deepar"], "attention": [True]}, trials=2, training=QUICK, **SMALL)
 
 
 def test_no_trial_learns_from_what_judges_it() -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from longshort.apps.forecast import metrics
 from longshort.apps.forecast.config import Config, ends
 from longshort.apps.forecast.data import Panel
+from longshort.apps.forecast.tables import free
 from longshort.apps.forecast.window import phase_values
 
 
@@ -72,9 +73,9 @@ class Backtest:
             "cutoff": self.panel.stamps(series, origin - 1),
             c.y: self.truth[rows, ahead],
         }
-        for name, f in self.quantiles.items():
-            made |= columns(name, f, self.config)
-        return self.panel.frame(series, made)
+        forecasts = {k: v for name, f in self.quantiles.items() for k, v in columns(name, f, self.config).items()}
+        free(c, "cutoff", *forecasts)
+        return self.panel.frame(series, made | forecasts)
 
 
 def columns(name: str, forecast: NDArray, config: Config) -> dict[str, NDArray]:

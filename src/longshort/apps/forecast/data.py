@@ -167,11 +167,14 @@ def read(
     t = wall if step.wall else utc
     first = np.flatnonzero(np.concatenate([[True], series[1:] != series[:-1]]))
     start, count = t[first], np.diff(np.concatenate([first, [len(t)]]))
+    zone = getattr(table.ds_type, "time_zone", None)
+    if step.wall and zone:  # a series may begin where the clocks skip its time of day
+        early = start.astype("M8[D]").astype("M8[us]") + np.minimum.reduceat(t - t.astype("M8[D]"), first)
+        start = np.where(from_wall(early, zone) == utc[first], early, start)
     position, fits, on_grid = np.empty(len(t), np.int64), np.empty(len(t), bool), np.empty(len(t), bool)
     for k in range(0, len(t), PIECE):
         here = slice(k, k + PIECE)
         fits[here] = ~step.misfit(t[here])
-        zone = getattr(table.ds_type, "time_zone", None)
         position[here], on_grid[here] = _placed(step, utc[here], wall[here], start[series[here]], zone)
     if len(bad := np.flatnonzero(~fits)):
         table.blame(row(bad[0]), f"does not fit freq {step.name!r}. Correct it, or give another freq=", len(bad))
@@ -215,7 +218,6 @@ def _static(
             raise ValueError(f"{', '.join(twice)} stands in the data and in static= as well. Leave it out of one of them.")
         complete(frame, [columns.id], rest, "static=")
         series = np.array([known.get(v, -1) for v in frame[columns.id].to_list()], np.int32)
-        have = np.flatnonzero(series >= 0)
         if len(gone := np.setdiff1d(np.arange(len(known)), series)):
             raise ValueError(
                 f"static= has no row for series {list(known)[gone[0]]!r}"
@@ -225,8 +227,7 @@ def _static(
         rows = Rows(frame[columns.id], None, columns.ds, where="static=: ")
         for name in rest:
             seen[name] = {}
-            constant(frame[name][have], name, series[have], np.ones(len(have), bool), seen[name], Rows(
-                frame[columns.id][have], None, columns.ds, where=rows.where))  # fmt: skip
+            constant(frame[name], name, series, np.ones(len(frame), bool), seen[name], rows)
     numbers, labels, text = [], [], []
     for name in names.static:
         values = seen[name]

@@ -167,9 +167,11 @@ class Forecaster:
         scores = results[0].scores if n == 1 else task.score(model, "valid")
         made, truth, alike = task.held_out(model)
         if task.config.calibrate:
-            model.stretch.copy_(torch.from_numpy(conformal.stretch(made[alike], truth[alike], levels, task.apart)))
+            model.stretch.copy_(torch.from_numpy(conformal.stretch(made[alike], truth[alike], levels, task.apart(alike))))
             made = model.calibrated([torch.from_numpy(made)]).numpy()
-        model.ranks = torch.from_numpy(conformal.ranks(made, truth, levels))
+        whole = alike & np.isfinite(truth).all(1)  # those that never moved share one rank, which tells nothing of others
+        some = whole if whole.any() else np.ones(len(truth), bool)
+        model.ranks = torch.from_numpy(conformal.ranks(made[some], truth[some], levels))
         self.config, self.panel, self.model, self.recipe = task.config, task.panel, model, task.recipe
         self.columns = task.panel.columns
         self.scores = (Score("valid", date.today().isoformat(), scores),) if scores else ()

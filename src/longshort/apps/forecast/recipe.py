@@ -183,10 +183,8 @@ class Recipe:
         Raises:
             NothingHeldOutError: nothing was held out, so that it is not known how steps go together.
         """
-        made, at = [np.empty((0, n, self.config.horizon))], 0
+        made = [np.empty((0, n, self.config.horizon))]
         for inputs, window in self.windows(panel, series, origin):
-            rng = np.random.default_rng([seed, int(series[at])])
-            at += len(inputs.past)
             if self.config.model == "deepar":
                 with torch.no_grad():
                     drawn = model.drawn(inputs, n, seed).numpy()
@@ -196,7 +194,7 @@ class Recipe:
                         "sample paths of this model need held-out windows, and fit had none: holdout was 0, or the series are "
                         "too short. Fit with more data, or with model='deepar', which draws its paths."
                     )
-                m = len(model.ranks)  # each as often as another, but for the last round
+                m, rng = len(model.ranks), np.random.default_rng([seed, 0])  # of all series the same, each as often as another
                 rows = np.concatenate([rng.permutation(m) for _ in range(-(-n // m))])[:n]
                 ranks = model.ranks.numpy()[rows]
                 drawn = conformal.values_at(run(model, inputs), np.array(self.config.quantiles), ranks)
@@ -238,6 +236,7 @@ class Recipe:
         LSTM, LSTM-lo-80, ...`."""
         H, S = self.config.horizon, np.arange(len(panel)) if series is None else series
         made = columns("LSTM", self.forecast(model, panel, S, panel.lengths[S]), self.config)
+        free(panel.columns._replace(y=""), *made)
         rows, ahead = np.repeat(S, H), np.tile(np.arange(H), len(S))
         return panel.frame(rows, {panel.columns.ds: panel.stamps(rows, panel.lengths[rows] + ahead), **made})
 
@@ -245,7 +244,7 @@ class Recipe:
         """n sample paths of what follows the end of each series of a panel, or of some of them by number; a long frame
         `unique_id, ds, sample, LSTM`."""
         H, S = self.config.horizon, np.arange(len(panel)) if series is None else series
-        free(panel.columns, "sample")
+        free(panel.columns._replace(y=""), "sample", "LSTM")  # the result has no y
         made = self.paths(model, panel, S, panel.lengths[S], n, seed)
         rows, ahead = np.repeat(S, n * H), np.tile(np.arange(H), n * len(S))
         stamps, number = panel.stamps(rows, panel.lengths[rows] + ahead), np.tile(np.repeat(np.arange(n), H), len(S))

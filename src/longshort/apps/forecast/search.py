@@ -32,7 +32,7 @@ SPACE: Mapping[str, Any] = {
 OF_CONFIG, OF_TRAINING = ({f.name: f.default for f in fields(c)} for c in (Config, Training))
 FIXED = {
     **dict.fromkeys(("horizon", "levels", "freq", "season_length", "point", "holdout"), "says what is judged, or how"),
-    **dict.fromkeys(("ensemble", "calibrate"), "does not matter in a trial, which is one network judged by its median"),
+    **dict.fromkeys(("ensemble", "calibrate"), "does not matter in a trial, which is one network judged by its point forecast"),
     **dict.fromkeys(("seed", "device", "save_steps", "save_seconds"), "is no property of a good model"),
 }
 FIRST = 5  # trials that are never pruned
@@ -174,6 +174,8 @@ def search(
             )
         done = _tried(study)
     good = [t for t in done if t.state.name == "COMPLETE"]
+    if not good and done and all("refused" in t.user_attrs for t in done):
+        raise ValueError(f"all {len(done)} trials were refused: {done[0].user_attrs['refused']}")
     if not good:
         raise FloatingPointError(f"the loss diverged in all of {len(done)} trials. Try a lower lr.")
     first = min(good, key=lambda t: t.value)

@@ -208,7 +208,7 @@ def constant(values: nw.Series[Any], name: str, series: NDArray, begins: NDArray
     heads = np.flatnonzero(begins | changes(values))
     part = values[heads]
     for row, s, v, gone in zip(heads, series[heads].tolist(), part.to_list(), _gone(part), strict=True):
-        if gone:
+        if gone or s < 0:  # of no series of the data
             continue
         if not isinstance(v, str | bool | np.bool | int | float | Decimal | np.number):
             rows.blame(row, f"has {name} = {v!r}; a static covariate must be a number, a truth value or text. Convert it first")

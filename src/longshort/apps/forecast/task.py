@@ -93,10 +93,9 @@ class ForecastTask:
         self.recipe = recipe or Recipe(c, cell, Encoding.fit(known, c.names, c.calendar), ids)
         self.known = self.recipe.known(panel)
 
-    @property
-    def apart(self) -> int:
-        """How many of the held-out windows have no step in common: those that overlap tell little more than one of them."""
-        series, origin = self.held
+    def apart(self, some: NDArray | slice = slice(None)) -> int:
+        """How many of some held-out windows have no step in common: those that overlap tell little more than one of them."""
+        series, origin = (v[some] for v in self.held)
         return len(np.unique(np.stack([series, (origin - self.end[series]) // self.config.horizon]), axis=1).T)
 
     @cached_property
