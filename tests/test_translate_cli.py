@@ -467,6 +467,8 @@ WRONG = {
     ("train", "translate", "--data", "TSV", "--valid", "HOLE"): "hole.tsv:2: the translation is empty, there is nothing to compare with.",
     ("train", "translate", "--data", "TSV", "--start", "MODEL", "--pieces", "6000"): "--start brings its vocabularies, which --pieces cannot change.",
     ("score", "MODEL", "--src", "EN"): "--src needs --tgt",
+    ("score", "MODEL", "--data", "TSV", "--out", "TSV"): "train.tsv cannot be read and written at the same time. Give --out another name.",
+    ("eval", "MODEL", "--data", "TSV", "--outputs", "TSV"): "train.tsv cannot be read and written at the same time.",
     ("backtranslate", "MODEL", "EN"): "--out requires an argument",
     ("backtranslate", "MODEL", "EN", "--out", "EN"): "train.en cannot be read and written at the same time.",
     ("backtranslate", "MODEL", "nowhere", "--out", "o"): "nowhere: No such file or directory",

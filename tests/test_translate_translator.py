@@ -19,6 +19,7 @@ from longshort.apps.translate.decoding import TOGETHER, Decoding
 from longshort.apps.translate.evaluation import ranks
 from longshort.apps.translate.shortlist import ROUNDS, shortlist
 from longshort.apps.translate.task import TranslateTask
+from longshort.apps.translate.text import Glossary
 from longshort.apps.translate.translation import Alternative, Translation
 from longshort.apps.translate.vocabulary import EOS
 from longshort.cell import Cell
@@ -157,6 +158,8 @@ def test_terms_of_a_glossary_prefixes_and_what_is_kept_appear(learned):
     made = learned.translate("My dog can see {name} now.", keep=True)
     assert "{name}" in made
     assert "cat" in learned.translate("My dog can see the cat.", keep=["cat"])
+    assert "cat" in learned.translate("My dog can see the cat.", keep="cat")
+    assert "Vogel" in learned.translate("My dog can see the cat.", glossary=Glossary({"dog": "Vogel"}))
     for copy in (True, False):  # what nobody has learned to write
         assert learned.translate("My dog can see the cat.", prefix="Ω 7:", copy=copy).startswith("Ω 7:")
         for text in ("My dog can see {Ωψ} now.", "My dog can see ({Ωψ}).", "My dog can see <b>{Ωψ}</b>.", "My cat sees {Ω}{ψ}."):
@@ -284,7 +287,7 @@ def test_an_ensemble_averages_probabilities(learned, tmp_path):
     both = Translator.load(*files)
     assert len(both.reader().networks) == 2
     one = Pair(TEXTS[0], "")  # a translation of no tokens: the probability of the end alone
-    p, q, mean = (math.exp(m.score([one, TEST[0]])[0]) for m in (learned, other, both))
+    p, q, mean = (math.exp(m.score([one])[0]) for m in (learned, other, both))
     assert mean == pytest.approx((p + q) / 2, rel=1e-4)
     assert not learned.friends
     assert len(learned.together(both, other).friends) == 3
@@ -306,7 +309,10 @@ def test_training_starts_from_another(learned, tmp_path):
     deeper = Translator(training=still, **SMALL | {"decoder_layers": 2}).fit(TRAIN[:60], start=learned)
     torch.testing.assert_close(deeper.fitted.target, learned.fitted.target, atol=1e-5, rtol=0)
     torch.testing.assert_close(deeper.fitted.decoder[0].weight_hh_l0, learned.fitted.decoder[0].weight_hh_l0, atol=1e-5, rtol=0)
+    itself = Translator.load(tmp_path / "m.safetensors")
+    itself.fit(TRAIN[:5], start=itself)
     few = Translator(training=still, **SMALL).fit(TRAIN[:5], start=learned)
+    assert itself.shortlist.equal(few.shortlist)
     bare = few.shortlist[:, 0] != learned.shortlist[:, 0]
     assert (few.shortlist[:, 0] >= 0).equal(learned.shortlist[:, 0] >= 0), "tokens that the new pairs lack keep their entries"
     assert bare.any()
@@ -326,6 +332,12 @@ def test_pairs_to_compare_with_must_have_translations(learned):
     for way in (lambda: Translator(training=BRIEF, **TINY).fit(TRAIN[:60], hole), lambda: learned.evaluate(hole)):
         with pytest.raises(ValueError, match=r"valid\.tsv:3: the translation is empty, there is nothing to compare with"):
             way()
+
+
+def test_half_a_character_is_learned_and_saved(tmp_path):
+    odd = Pair("the dog \ud83d", "der Hund", "list:61")
+    Translator(training=BRIEF, **TINY).fit([*TRAIN[:60], odd], checkpoint=tmp_path / "run.safetensors")
+    assert (tmp_path / "run.safetensors").exists()
 
 
 def test_without_validation_pairs_nothing_is_left_of_those_before():

@@ -184,6 +184,8 @@ def evaluate(
     how = asked.how(search)
     paths = [prepare(path) for path in (out, outputs) if path is not None]
     pairs = corpus.judges(sentence_pairs(src, tgt, data, columns))
+    for path in paths:
+        openable([*src, *tgt, *data], path)
     with warned(not quiet):
         made = Translator.load(model, *asked.ensemble).evaluate(pairs, language, **how)
     told = made.json()
@@ -286,6 +288,7 @@ def score(
         quiet: say nothing but the numbers.
     """
     pairs, path = sentence_pairs(src, tgt, data, columns), None if out is None else prepare(out)
+    openable([*src, *tgt, *data], path)
     translator = Translator.load(model, *ensemble)
     with writer(path) as write, counted("scored", not quiet and (path is not None or not sys.stdout.isatty())) as advance:
         for k in range(0, len(pairs), AHEAD):

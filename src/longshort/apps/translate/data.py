@@ -83,7 +83,7 @@ def read(source: Any, target: Any = None, *, columns: tuple[int, int] | None = N
             )
         made = [Pair(s, t, f"{names[0]}:{k}") for k, (s, t) in enumerate(zip(left, right, strict=True), 1)]
         name = f"{names[0]} with {names[1]}"
-    if not any(pair.source.strip() and pair.target.strip() for pair in made):
+    if not any(not files[0] or (pair.source.strip() and pair.target.strip()) for pair in made):
         raise ValueError(f"{name}: must hold one or more sentence pairs, there is none.")
     return made
 

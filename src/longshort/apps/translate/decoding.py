@@ -58,9 +58,9 @@ class Decoding:
         if unknown := sorted(set(how) - own - of_search):
             raise TypeError(f"{', '.join(unknown)} must be one of {', '.join(sorted(own | of_search))}.")
         if isinstance(g := how.get("glossary"), Mapping):
-            how["glossary"] = Glossary({k: [v] if isinstance(v, str) else v for k, v in g.items()})
-        if isinstance(k := how.get("keep"), bool | list | tuple):
-            how["keep"] = (Keep() if k else None) if isinstance(k, bool) else Keep(tuple(k))
+            how["glossary"] = Glossary(g)
+        if isinstance(k := how.get("keep"), bool | str | list | tuple):
+            how["keep"] = (Keep() if k else None) if isinstance(k, bool) else Keep((k,) if isinstance(k, str) else tuple(k))
         asked = {"length_penalty": length_penalty} | {k: v for k, v in how.items() if k in of_search}
         if "alternatives" in asked and "beam" not in asked and not asked.get("sample"):
             asked["beam"] = max(Search.beam, asked["alternatives"])

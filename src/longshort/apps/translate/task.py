@@ -139,7 +139,7 @@ class TranslateTask:
         total = zlib.crc32(repr([v.pieces for v in self.vocabularies]).encode())
         for pairs in (self.train, self.valid):
             for p in pairs:
-                total = zlib.crc32(f"{p.source}\t{p.target}\n".encode(), total)
+                total = zlib.crc32(f"{p.source}\t{p.target}\n".encode("utf-8", "surrogatepass"), total)
         return {"train": len(self.train), "valid": len(self.valid), "checksum": total}
 
 

@@ -120,10 +120,11 @@ class Glossary:
         ValueError: a term or a translation is empty.
     """
 
-    def __init__(self, terms: Mapping[str, Sequence[str]], fold: bool = False) -> None:
+    def __init__(self, terms: Mapping[str, str | Sequence[str]], fold: bool = False) -> None:
         self.fold = fold
         self.terms: dict[tuple[str, ...], tuple[str, ...]] = {}
         for source, targets in terms.items():
+            targets = [targets] if isinstance(targets, str) else targets
             key = tuple(word for word, _, _ in self._words(source))
             if not key or not targets or not all(t.strip() for t in targets):
                 raise ValueError(f"a glossary must pair terms that are not empty, got {source!r} and {list(targets)!r}.")

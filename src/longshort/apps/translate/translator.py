@@ -128,10 +128,11 @@ class Translator:
         self.length_penalty, self.calibration = 1.0, Calibration()
         if self.config.shortlist:
             read, written = map(len, task.vocabularies)
+            old = None if first is None else first.shortlist  # first may be this one
             self.shortlist = torch.from_numpy(shortlist(*task.plain, read, written, self.config.shortlist))
-            if first is not None and first.shortlist is not None:  # tokens that these pairs do not hold
-                bare, size = self.shortlist[:, 0] < 0, min(self.shortlist.shape[1], first.shortlist.shape[1])
-                self.shortlist[bare, :size] = first.shortlist[bare, :size]
+            if old is not None:  # tokens that these pairs do not hold
+                bare, size = self.shortlist[:, 0] < 0, min(self.shortlist.shape[1], old.shape[1])
+                self.shortlist[bare, :size] = old[bare, :size]
         if task.valid:
             self.length_penalty, self.calibration = tuned(self.reader().once, task.valid, self.config.metric)
         self.scores = (Score("valid", date.today().isoformat(), result.scores),) if result.scores else ()
