@@ -205,3 +205,12 @@ def test_each_instruction_set_keeps_the_promise(name):
 def test_fast_bf16_is_what_the_processor_says() -> None:
     has = torch.cpu.get_capabilities()
     assert fast_bf16(torch.device("cpu")) == bool(has.get("avx512_bf16"))
+
+
+def test_a_weight_that_is_cut_or_turned_is_packed_anew():
+    w, x = torch.nn.Parameter(torch.randn(64, 64)), torch.randn(5, 64)
+    with torch.no_grad():
+        linear(x, w)
+        for cut in (lambda v: v.T, lambda v: v[:10], lambda v: v[:, :32]):
+            w.data = cut(w.data)
+            torch.testing.assert_close(linear(x[:, : w.shape[1]], w), x[:, : w.shape[1]] @ w.T)

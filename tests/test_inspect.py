@@ -536,6 +536,7 @@ def test_the_tokens_of_a_transducer_are_scored_as_it_wrote_them(home, predictor)
         (["language", " "], r"a sentence with a word in it"),
         (["speech", "sound/train/0000.flac", "--start", "60"], r"there is nothing from 60 s on"),
         (["speech", "sound/train/0000.flac", "--seconds", "0"], r"seconds more than 0"),
+        (["speech", "sound/train/0000.flac", "--start", "inf", "--seconds", "inf"], r"start must be 0 or more"),
     ],
 )
 def test_wrong_use_is_told(home, monkeypatch, capsys, command, message):

@@ -6,13 +6,15 @@ import itertools
 import pickle
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils.flop_counter import FlopCounterMode
 
 from laws import ALONE, VARIANTS, same
-from longshort import LSTM, Cell
+from longshort import LSTM, Cell, probe
 from longshort.engine import cpu, engines
 
 KW = [{}, {"num_layers": 3, "bidirectional": True}, {"num_layers": 2, "proj_size": 2}, {"bias": False, "batch_first": True}]
@@ -547,10 +549,31 @@ def test_weights_of_other_sizes_are_refused(name, shape, grad):
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("grad", [True, False])
 def test_a_trace_holds_the_lstm(grad):
-    m, x, other = LSTM(4, 6), torch.randn(5, 3, 4), torch.randn(5, 3, 4)
+    m, x, other = LSTM(4, 6, 2), torch.randn(5, 3, 4), torch.randn(9, 3, 4)
     with torch.set_grad_enabled(grad):
         traced = torch.jit.trace(m, x)
         same(out(m(other)), out(traced(other)), atol=1e-6)
+
+
+def test_second_derivatives_of_an_exported_model():
+    m, x = LSTM(4, 6, dtype=torch.float64), torch.randn(5, 3, 4).double()
+    made = []
+    for f in (m, torch.export.export(m, (x,)).module()):
+        leaf = x.clone().requires_grad_()
+        (g,) = torch.autograd.grad(f(leaf)[0].square().sum(), leaf, create_graph=True)
+        g.square().sum().backward()
+        made.append(leaf.grad)
+    same({"x": made[0]}, {"x": made[1]})
+
+
+def test_a_recording_under_a_dispatch_mode_shows_the_flow():
+    m, x = LSTM(4, 6), torch.randn(5, 3, 4)
+    kept = []
+    for mode in (nullcontext(), FlopCounterMode(display=False)):
+        with mode, probe.record(m) as r:
+            m(x)[0].sum().backward()
+        kept.append(r["l0"].dc)
+    same({"dc": kept[0]}, {"dc": kept[1]}, atol=1e-6)
 
 
 def test_lengths_under_vmap_and_a_default_device():

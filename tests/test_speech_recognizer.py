@@ -211,6 +211,15 @@ def test_alignment_finds_words_where_transcripts_do(learned: Recognizer, spoken:
         learned.align(x[:4000], "nine " * 40, 16_000)
 
 
+def test_alternatives_are_other_texts(learned: Recognizer, spoken: dict[str, Path]) -> None:
+    for u in data.read(spoken["test"])[:10]:
+        for made in (learned.transcribe(u, beam=30, alternatives=8), learned.transcribe(u, hotwords=None, alternatives=8)):
+            texts = [made.text, *(a.text for a in made.alternatives)]
+            assert len(texts) == len(set(texts)) <= 8
+            assert [a.score for a in made.alternatives] == sorted((a.score for a in made.alternatives), reverse=True)
+        assert learned.align(u, made.text).name == u.id
+
+
 def test_wrong_words_are_less_sure(learned: Recognizer, spoken: dict[str, Path]) -> None:
     """In noise, where it errs often."""
     rng, right, wrong = np.random.default_rng(0), [], []
@@ -343,8 +352,24 @@ def test_wrong_fields_are_named() -> None:
                          ({"freq_width": 99}, "freq_width must be at most bins = 80"), ({"snr": (9, 3)}, "snr must be two ratios")):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             Recognizer(**fields)
+    for fields, said in (
+        ({"fold": 1}, "fold must be True or False, got 1"),
+        ({"streaming": 0}, "streaming must be True or False"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            Recognizer(**fields)
+    for fields in ({"seconds": float("inf")}, {"snr": (5.0, float("inf"))}):
+        with pytest.raises(ValueError, match=f"{next(iter(fields))} must be"):
+            Recognizer(**fields)
+    assert Recognizer(noise=Path("noise")).config.noise == "noise", "as the file of the model holds it"
     with pytest.raises(RuntimeError, match="nothing is fitted yet"):
         Recognizer().transcribe("a.wav")
+
+
+def test_a_preview_makes_its_folder(spoken: dict[str, Path], tmp_path: Path) -> None:
+    some = data.read(spoken["train"])
+    Recognizer(training=BRIEF, **SMALL).fit(some[:20], some[20:22], preview=tmp_path / "live" / "m.safetensors")
+    assert Recognizer.load(tmp_path / "live" / "m.safetensors").units
 
 
 def test_evaluation_as_json(learned: Recognizer, spoken: dict[str, Path]) -> None:

@@ -46,6 +46,17 @@ def test_a_stream_belongs_to_no_graph_and_no_mode(engine):
         same({"y": m(x[:1], hx)[0][0]}, {"y": s.step(x[0])})
 
 
+def test_all_weights_are_here_and_fit():
+    m = LSTM(4, 6, 2)
+    m.bias_hh_l1 = torch.nn.Parameter(m.bias_hh_l1.detach().to("meta"))
+    with pytest.raises(ValueError, match="engine 'cpu' cannot stream: bias_hh of layer 1 is on meta"):
+        m.stream()
+    m = LSTM(4, 6, 2)
+    m.weight_ih_l1 = torch.nn.Parameter(torch.zeros(24, 7))
+    with pytest.raises(ValueError, match=r"weight_ih of layer 1 must be \[\*, 6\], got \[24, 7\]"):
+        m.stream()
+
+
 def test_weights_may_be_parametrised():
     m, x = torch.nn.utils.parametrizations.weight_norm(LSTM(4, 6), "weight_ih_l0"), torch.randn(1, 3, 4)
     with torch.no_grad():

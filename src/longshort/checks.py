@@ -63,6 +63,17 @@ def share(settings: Any, **most: float) -> None:
             raise ValueError(f"{name} must be a share in [0, {high:g}], got {v}.")
 
 
+def true_or_false(settings: Any, *names: str) -> None:
+    """Fields that are bools.
+
+    Raises:
+        TypeError: one is not.
+    """
+    for name in names:
+        if not isinstance(v := getattr(settings, name), bool):
+            raise TypeError(f"{name} must be True or False, got {v!r}.")
+
+
 def nonnegative(settings: Any, *names: str) -> None:
     """Fields that are finite and not negative.
 

@@ -43,6 +43,8 @@ def refuse(cell: Cell, call: Call) -> str | None:
         return f"its kernels are for float32, float64 and bfloat16, and x is {str(call.x.dtype).removeprefix('torch.')}."
     if not torch.compiler.is_compiling() and transformed():
         return "the native LSTM cannot be transformed by torch.func, traced by torch.jit, or differentiated in forward mode."
+    if call.flow is not None and torch._C._len_torch_dispatch_stack():
+        return "under a dispatch mode it is one operator, which does not show the gradient of every step."
     return None
 
 
@@ -315,10 +317,15 @@ class Stream:
         self.states: list[State] = []
         self._kept: list[Tensor] = []  # the extension writes there
         self._native = native.Stream(batch, torch.get_num_threads())
-        for params in layers:
+        width = self.inputs
+        for k, params in enumerate(layers):
+            if far := next((name for name, v in params.items() if not v.is_cpu), None):
+                raise ValueError(f"engine 'cpu' cannot stream: {far} of layer {k} is on {params[far].device}.")
+            if params["weight_ih"].shape[1] != width:
+                raise ValueError(f"weight_ih of layer {k} must be [*, {width}], got {list(params['weight_ih'].shape)}.")
             own = {k: v.detach().to(self.dtype).contiguous() for k, v in params.items()}
             H = len(own["weight_ih"]) // len(cell.gates)
-            P = cell.projection or H
+            width = P = cell.projection or H
             with torch.inference_mode(False):  # wherever it is made, it may be reset anywhere
                 h, c, self.y = (torch.zeros(batch, n, dtype=kind, device=HERE) for n, kind in
                                 ((P, self.dtype), (H, arithmetic(self.dtype)), (P, self.dtype)))  # fmt: skip
@@ -415,6 +422,11 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 def _op_vjp(ctx: Any, grads: list[Maybe]) -> tuple[Any, ...]:
     job, outs = ctx.saved_tensors[:19], ctx.saved_tensors[19:]
+    if torch.is_grad_enabled():  # with create_graph
+        reverse, numbers = ctx.rest
+        whole = Job(*job, reverse)  # type: ignore[call-arg]
+        got = _through_reference(_decode(tuple(numbers)), whole, grads[:3], ctx.needs_input_grad[:12], None)
+        return (*got, *[None] * 11)
     if not ctx.train:  # exported where no gradient was wanted: nothing was kept for this
         outs = torch.ops.longshort.lstm(*job, *ctx.rest, False, True)
     kept = [outs[0], None, None, *outs[3:]]

@@ -93,7 +93,7 @@ def _packed(weight: Tensor) -> Any:
     if weight.is_inference():  # nobody counts its changes
         return pack()
     key, old = id(weight), _kept.get(id(weight))
-    if old and old.weight() is weight and old.version == weight._version and old.memory.data_ptr() == weight.data_ptr():
+    if old and old.weight() is weight and old.version == weight._version and old.memory.is_set_to(weight):
         return old.layer
     _watch()
     layer = pack()

@@ -27,8 +27,8 @@ def refuse(cell: Cell, call: Call) -> str | None:
         return "torch's fused LSTM takes no empty batch."
     if torch.compiler.is_compiling():
         return "torch.compile cannot differentiate torch's fused LSTM."
-    if transformed():
-        return "torch's fused LSTM cannot be transformed by torch.func, traced by torch.jit, or differentiated in forward mode."
+    if transformed() and not torch._C._is_tracing():  # a trace takes it, as it takes torch.nn.LSTM
+        return "torch's fused LSTM cannot be transformed by torch.func or differentiated in forward mode."
     return None
 
 
@@ -39,7 +39,8 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
         return x.new_zeros(0, *state.h.shape), state, None
     weights = [params[k] for k in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr") if k in params]
     hx = [state.h[None], state.c.to(x.dtype)[None]]
-    rest = ("bias_ih" in params, 1, 0.0, torch.is_grad_enabled(), False)  # biases, layers, dropout, train, bidirectional
+    train = torch.is_grad_enabled() or torch._C._is_tracing()  # a trace may be differentiated wherever it was made
+    rest = ("bias_ih" in params, 1, 0.0, train, False)  # biases, layers, dropout, train, bidirectional
     if call.lengths is None:
         x = x.flip(0) if call.reverse else x
         y, h, c = torch._VF.lstm(x, hx, weights, *rest, False)

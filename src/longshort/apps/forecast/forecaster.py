@@ -183,7 +183,7 @@ class Forecaster:
         made.recipe = replace(task.recipe, config=made.config)
         H, quantiles = made.config.horizon, made.config.quantiles
         made.model = Ensemble([network], torch.ones(H, len(quantiles)), torch.empty(0, H), quantiles.index(0.5))
-        made.save(path)
+        made.save(artefact.prepare(path))
 
     @classmethod
     def search(

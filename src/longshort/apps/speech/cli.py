@@ -47,7 +47,8 @@ class Search:
     """How tokens are chosen.
 
     Args:
-        beam: hypotheses that are kept; 0 takes the best token at each step. Without it 0, or 8 with a language model or hotwords.
+        beam: hypotheses that are kept; 0 takes the best token at each step. Without it 0, or 8 with a
+            language model, hotwords or alternatives.
         ngram: ARPA file with an n-gram model of words, or 'own' for the one that was learned with train --ngram.
         ngram_weight: of the n-gram's log-probabilities; without it what was best on the validation texts.
         word_bonus: added for each word; without it what was best on the validation texts.

@@ -50,7 +50,7 @@ class Calibration:
         if len(least) < LEAST:
             return cls()
         x, y = _logit(np.array(least)), np.array(right, float)
-        n = y.sum()
+        n, N = y.sum(), len(y)
         y = np.where(y > 0, (n + 1) / (n + 2), 1 / (len(y) - n + 2))
         a, b = 1.0, 0.0
         X = np.stack([x, np.ones_like(x)], 1)  # [N, 2]
@@ -62,7 +62,9 @@ class Calibration:
             a, b = a + size * step[0], b + size * step[1]
             if np.abs(step).max() < 1e-9:
                 break
-        return cls(max(float(a), 0.0), float(b))
+        if a <= 0:  # surer words are not right more often: each is as sure as all are on average
+            return cls(0.0, float(np.log((n + 1) / (N - n + 1))))
+        return cls(float(a), float(b))
 
 
 def _logit(logp: NDArray) -> NDArray:

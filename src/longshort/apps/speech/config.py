@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -112,9 +114,13 @@ class Config:
             raise ValueError(f"rate must be a multiple of 100, so that a frame lasts 10 ms, got {self.rate}. Sound of any rate "
                              "is resampled to it: take 8000, 16000 or 24000.")  # fmt: skip
         checks.one_of(self, model=Model, front=Front, units=Kind, predictor=Predictor)
+        checks.true_or_false(self, "streaming", "fold")
+        for name in ("noise", "reverb"):  # the file of the model holds text
+            if isinstance(v := getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(v))
         checks.rate(self, "dropout", "weight_drop")
         checks.share(self, warp=0.3, tempo=0.5, splice=1, noise_share=1, reverb_share=1)
-        checks.nonnegative(self, "time_masks", "time_width", "gain")
+        checks.nonnegative(self, "time_masks", "time_width", "gain", "seconds", "longest")
         if not 0 < self.ctc_weight < 1:
             raise ValueError(f"ctc_weight must be a share in (0, 1), got {self.ctc_weight}; model='transducer' has none.")
         if not 0 < self.shortest < self.longest:
@@ -126,5 +132,5 @@ class Config:
                              f"slowest of speeds = {self.speeds} and tempo = {self.tempo}, and a second around it.")  # fmt: skip
         if self.freq_width > self.bins:
             raise ValueError(f"freq_width must be at most bins = {self.bins}, got {self.freq_width}.")
-        if len(self.snr) != 2 or not self.snr[0] <= self.snr[1]:
+        if len(self.snr) != 2 or not -math.inf < self.snr[0] <= self.snr[1] < math.inf:
             raise ValueError(f"snr must be two ratios in decibels, the least first, got {self.snr}.")

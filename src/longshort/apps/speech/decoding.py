@@ -22,7 +22,7 @@ from longshort.apps.speech.transcript import Alternative, Transcript, Word
 from longshort.apps.speech.units import Units
 
 MOST = 100.0  # of a score; e to this power is still a number after some letters
-WIDE = 8  # hypotheses that are kept where a language model or hotwords are asked for and no number is
+WIDE = 8  # hypotheses that are kept where a language model, hotwords or alternatives are asked for and no number is
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Decoding:
     """How tokens are chosen.
 
     Args:
-        beam: hypotheses that are kept; 0 takes the best token at each step. None: 0, or 8 with a language model or hotwords.
+        beam: hypotheses that are kept; 0 takes the best token at each step. None: 0, or 8 with a language model, hotwords or
+            alternatives.
         alternatives: how many texts to give, the best included; more than one needs a beam.
         ngram: n-gram model of words: an ARPA file; or 'own', which the recogniser learned from its training texts.
         ngram_weight: of its log-probabilities; None takes what was best on the validation texts, or 0.5.
@@ -61,7 +62,7 @@ class Decoding:
             raise ValueError("ngram_weight and word_bonus are of an n-gram, which was not asked for. Give ngram, too.")
         if self.language is None and self.language_weight != Decoding.language_weight:
             raise ValueError("language_weight is of a language model, which was not asked for. Give language, too.")
-        if not all(v <= MOST for v in (*self.hotwords.values(), self.word_bonus or 0.0)):
+        if not all(v <= MOST for v in (*(self.hotwords or {}).values(), self.word_bonus or 0.0)):
             raise ValueError(f"scores of hotwords and word_bonus are natural logarithms of at most {MOST:g}; 1 to 10 are useful.")
         if self.width and self.alternatives > self.width:
             raise ValueError(f"beam = {self.width} hypotheses cannot give {self.alternatives} alternatives. Take a larger beam.")
@@ -69,7 +70,8 @@ class Decoding:
     @property
     def width(self) -> int:
         """Hypotheses that are kept, 0 for greedy."""
-        return self.beam if self.beam is not None else max(WIDE * self._asks, self.alternatives if self.alternatives > 1 else 0)
+        several = self.alternatives > 1
+        return self.beam if self.beam is not None else max(WIDE * (self._asks or several), self.alternatives * several)
 
     @property
     def _asks(self) -> bool:
@@ -144,8 +146,9 @@ class Reader:
             )
         return model
 
-    def transcript(self, found: Sequence[Any], first: int, steps: int, name: str = "") -> Transcript:
-        """Hypotheses, the best first, as a transcript of `steps` encoder steps that begin at step `first`."""
+    def transcript(self, found: Sequence[Any], first: int, steps: int, name: str = "", most: int = 1) -> Transcript:
+        """Hypotheses, the best first, as a transcript of `steps` encoder steps that begin at step `first`, with at most so many
+        texts; hypotheses that spell the same count once."""
         best = found[0]
         words = []
         for at in self.units.words(best.tokens):
@@ -153,5 +156,8 @@ class Reader:
             start = min(best.times[at[0]], end - 1)
             words.append(Word(self.units.decode([best.tokens[k] for k in at]), (first + start) * STEP, (first + end) * STEP,
                               self.calibration([best.logps[k] for k in at])))  # fmt: skip
-        others = tuple(Alternative(self.units.decode(h.tokens), h.score) for h in found[1:])
+        texts: dict[str, float] = {}
+        for h in found:
+            texts.setdefault(self.units.decode(h.tokens), h.score)
+        others = tuple(Alternative(text, score) for text, score in [*texts.items()][1:most])
         return Transcript(self.units.decode(best.tokens), tuple(words), best.score, steps * STEP, others, name)

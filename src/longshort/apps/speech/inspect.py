@@ -41,11 +41,11 @@ def subject(
         ValueError: nothing is left of the recording, or a time is out of range.
         AudioError: the file cannot be heard.
     """
-    if start < 0 or seconds <= 0:
+    if not (0 <= start < np.inf and seconds > 0):
         raise ValueError(f"start must be 0 or more and seconds more than 0, got {start:g} and {seconds:g}.")
     network, own, reader = recognizer.fitted, recognizer.config.rate, cast(Reader, recognizer.reader)
     whole = recognizer._samples(sound, rate)[1]
-    samples = whole[round(start * own) : round((start + seconds) * own)]
+    samples = whole[round(start * own) : round(min(start + seconds, len(whole) / own) * own)]
     if not len(samples):
         raise ValueError(f"the recording is {len(whole) / own:.2f} s long: there is nothing from {start:g} s on.")
     features = recognizer.features(samples, own)

@@ -100,7 +100,7 @@ class LanguageModel:
         def write(network: nn.Module) -> None:
             made = LanguageModel(config=self.config, training=self.training, cell=self.cell)
             made.network, made._units = cast(LanguageNetwork, network), units
-            made.save(cast(Path, preview))
+            made.save(artefact.prepare(cast(Path, preview)))
 
         result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
                        preview=None if preview is None else write)  # fmt: skip

@@ -125,7 +125,7 @@ class Recognizer:
         def write(network: nn.Module) -> None:
             made = Recognizer(config=self.config, training=self.training, cell=self.cell)
             made.network, made.recipe, made.reader = cast(Network, network), task.recipe, Reader(task.recipe.units)
-            made.save(cast(Path, preview))
+            made.save(artefact.prepare(cast(Path, preview)))
 
         texts = [normal(u.text, self.config.fold) for u in task.train]
         if self.config.ngram:
@@ -222,7 +222,8 @@ class Recognizer:
         network, units = self.fitted, self.units
         if network.head is None:
             raise ValueError("only model='ctc' and model='joint' can align; this is a transducer.")
-        features, name = self.features(sound, rate), sound if isinstance(sound, str | os.PathLike) else ""
+        name, samples = self._samples(sound, rate)
+        features = self._recipe.whole(samples)
         with torch.no_grad():
             encoded, steps, _ = network.encode(torch.from_numpy(features)[None], torch.tensor([len(features)]))
             logp = network.log_probs(encoded)[0].float().numpy()
@@ -233,7 +234,7 @@ class Recognizer:
             start, end = min(int(made.start[at[0]]), last - 1), min(int(made.end[at[-1]]), last)
             sure = self._reader.calibration(made.token_logp[at].tolist())
             words.append(Word(units.decode([tokens[k] for k in at]), start * STEP, end * STEP, sure))
-        return Transcript(units.decode(tokens), tuple(words), made.logp, last * STEP, name=str(name))
+        return Transcript(units.decode(tokens), tuple(words), made.logp, last * STEP, name=name)
 
     def evaluate(self, truth: Any, **how: Any) -> Any:
         """Recognise recordings whose texts are known, and compare.
@@ -335,16 +336,16 @@ class Recognizer:
                 for k, said, n in zip(rows, network.said(encoded), steps.tolist(), strict=True):
                     one = search()
                     one.accept(said[:n])
-                    made[k] = self._reader.transcript(one.finish(how.alternatives), 0, n - TAIL, group[k][0])
+                    made[k] = self._reader.transcript(one.finish(max(how.width, 1)), 0, n - TAIL, group[k][0], how.alternatives)
         yield from (made[k] for k in range(len(group)))
 
     def _open(self, search: Any, how: Decoding, endpoint: Endpoint | None, name: str) -> Stream:
         reader = self._reader
 
         def transcript(found: Sequence[Any], first: int, steps: int) -> Transcript:
-            return reader.transcript(found, first, steps, name)
+            return reader.transcript(found, first, steps, name, how.alternatives)
 
-        return Stream(self.fitted, self._recipe.filterbank, search, transcript, endpoint, how.alternatives)
+        return Stream(self.fitted, self._recipe.filterbank, search, transcript, endpoint, max(how.width, 1))
 
     @property
     def units(self) -> Units:

@@ -81,15 +81,15 @@ class Stream:
         search: makes a search.
         transcript: turns hypotheses, the best first, into what a person reads: (hypotheses, first step, steps).
         endpoint: when an utterance is over; None: when the recording is.
-        alternatives: texts per utterance.
+        most: hypotheses that the search is asked for when an utterance is over.
     """
 
     def __init__(
         self, network: Network, bank: Filterbank, search: Callable[[], Search],
-        transcript: Callable[[Sequence[Any], int, int], Transcript], endpoint: Endpoint | None = None, alternatives: int = 1,
+        transcript: Callable[[Sequence[Any], int, int], Transcript], endpoint: Endpoint | None = None, most: int = 1,
     ) -> None:  # fmt: skip
         self._network, self._search, self._transcript, self._endpoint = network, search, transcript, endpoint
-        self._alternatives = alternatives
+        self._most = most
         self._bank, self._features = bank, bank.stream()
         self._resampler: audio.Resampler | None = None
         self._rate = 0
@@ -136,7 +136,7 @@ class Stream:
             self._over = True
             advance([self])
             steps = max(self._steps - TAIL, 0)
-            last = self._transcript(self._now.finish(self._alternatives), self._first, steps)
+            last = self._transcript(self._now.finish(self._most), self._first, steps)
             if last.text or not self.finished:
                 self.finished.append(last)
             self._first, self._steps, self._now = max(self._first + self._steps - TAIL, 0), 0, self._search()
@@ -178,7 +178,7 @@ class Stream:
         self._pending, self._state = self._pending[frames:], state
 
     def _cut(self) -> None:
-        made = self._transcript(self._now.finish(self._alternatives), self._first, self._steps)
+        made = self._transcript(self._now.finish(self._most), self._first, self._steps)
         if made.text:
             self.finished.append(made)
         self._first, self._steps, self._now = self._first + self._steps, 0, self._search()

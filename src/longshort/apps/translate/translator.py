@@ -120,7 +120,7 @@ class Translator:
         def write(network: nn.Module) -> None:
             made = Translator(config=self.config, training=self.training, cell=self.cell)
             made.network, made.vocabularies = cast(Network, network), task.vocabularies
-            made.save(cast(Path, preview))
+            made.save(artefact.prepare(cast(Path, preview)))
 
         result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
                        preview=None if preview is None else write)  # fmt: skip
