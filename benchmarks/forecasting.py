@@ -1,4 +1,4 @@
-"""What both forecasting benchmarks share: a closed test part until all is committed, papers, a JSON file."""
+"""What the benchmarks of the applications share: a closed test part until all is committed, papers, a JSON file."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def ours(case: Case, data: Data, engine: str = "auto", dtype: torch.dtype = torc
     lstm = longshort.LSTM(case.shape.I, case.shape.H, cell=case.cell, engine=engine, dtype=dtype)
     lstm.load_state_dict(data.weights)
     how = f"engine {taken(case, data, engine)}"
-    if case.mode == "stream" and engine == "auto" and hasattr(lstm, "stream"):
+    if case.mode == "stream" and engine == "auto":
         return _stream(lstm, data.x, f"{how}, stream().step(x)")
     return _module(lstm, case, data, f"{how}, one call per step" if case.mode == "stream" else how, dtype)
 

@@ -72,7 +72,8 @@ def engine(*, rounds: int | None = None, only: str = "", quick: bool = False, ou
         rows.append(row := {**measure(case, rounds), "strain": {k: share for k, (_, share) in checked[case].items()}})
         said = (f"{k} {v['ms']['median']:.3f} ms" for k, v in row["contestants"].items())
         console.print(f"{case.name}: {', '.join(said)}; {row['contestants']['ours']['how']}", highlight=False)
-    part, result = quick or bool(only), report(rows, rounds, quick or bool(only), machine(), others.share())
+    part = quick or bool(only) or rounds < ROUNDS
+    result = report(rows, rounds, part, machine(), others.share())
     path = (out or ROOT / ("out" if part or result["others"] > BUSY else "benchmarks/results")).resolve()
     path.mkdir(parents=True, exist_ok=True)
     file = path / f"engine-{result['date'][:10]}-{result['commit']}.json"

@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -526,6 +525,23 @@ def test_the_tokens_of_a_transducer_are_scored_as_it_wrote_them(home, predictor)
     assert all(np.isnan(v).all() == name.startswith("predictor") for name, v in flows.items()), "the predictor hears nothing"
 
 
+@pytest.mark.parametrize("way", ["packed", "named"])
+def test_a_network_may_pack_its_input_or_name_it(way):
+    class Own(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            if way == "named":
+                return self.last(self.lstm(input=x)[0][:, -1])
+            packed = torch.nn.utils.rnn.pack_padded_sequence(x, [x.shape[1]] * len(x), batch_first=True)
+            return self.last(torch.nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0][:, -1])
+
+    net, x = Own().eval(), torch.randn(11, 3)
+    plain = Net()
+    plain.load_state_dict(net.state_dict())
+    one, two = (inspect(made(n.eval(), x)).data for n in (net, plain))
+    assert one["layers"][0]["gates"] == two["layers"][0]["gates"]
+    assert one["layers"][0]["plain"] == two["layers"][0]["plain"]
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -589,7 +605,7 @@ def test_a_page_that_is_served_follows_the_model(browser, home, tmp_path):
         assert p.inner_text("#live").startswith("live, 20")
         shutil.copy(home / "language.safetensors", tmp_path / "other")
         os.replace(tmp_path / "other", model)  # not a forecaster: it says so, and goes on
-        time.sleep(1)
+        assert any(line.startswith("error: ") for line in child.stderr)
         better.save(model)
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60)

@@ -24,7 +24,6 @@ from longshort.memory.recipes import LONG, LONG_VARIANTS, QUICK, RECIPES, VARIAN
 from longshort.memory.trial import Net, Recipe, examine, loss, run
 
 ALL = catalogue()
-INNER = r"B(T(S)*X(X(T)*VPX|XT*VPX)*.*|P.*)E"  # only to find the outer frame; the walker below is the judge
 EXECUTE = [sys.executable, "-c", "from longshort.cli import main; main()"]
 
 
@@ -526,7 +525,7 @@ def test_an_exam_in_pieces_is_the_exam(monkeypatch):
     net = Net(ALL["digits"], VARIANTS["default"], RECIPES["digits"]).eval()
     lenient = replace(ALL["digits"], wrong=10**6)
     whole = examine(net, lenient, rng())
-    monkeypatch.setattr("longshort.memory.trial.CHUNK", 7)
+    monkeypatch.setattr("longshort.memory.trial.TOGETHER", 7)
     assert examine(net, lenient, rng()) == whole
     assert 0 < whole.right < whole.of
 

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from longshort import LSTM
 from longshort.engine import engines
 
-ENGINES = ("auto", *(name for name in engines() if name != "gpu"))
+ENGINES = ("auto", *engines())
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")  # torch says so of itself
 each_engine = pytest.mark.parametrize("engine", ENGINES)
 each_proj = pytest.mark.parametrize("proj_size", [0, 3], ids=["", "proj"])

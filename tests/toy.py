@@ -5,6 +5,7 @@ As a script it trains: `python toy.py FOLDER [resume] [log] [field=value ...]`.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -117,6 +118,10 @@ def main(folder: str, *words: str) -> None:
     result = train(task, training, checkpoint=resume_path(f"{folder}/model.safetensors"), resume="resume" in words,
                    progress=False, log=f"{folder}/log.jsonl" if "log" in words else None)  # fmt: skip
     keep(folder, result)
+    for late in (0, 1) if "again" in words else ():  # one process is always slower to come back
+        time.sleep(0.3 * (int(os.environ["RANK"]) == late))
+        again = train(task, training, progress=False)
+        assert all(torch.equal(v, w) for v, w in zip(again.model.parameters(), result.model.parameters(), strict=True))
 
 
 if __name__ == "__main__":

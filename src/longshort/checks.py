@@ -82,4 +82,4 @@ def nonnegative(settings: Any, *names: str) -> None:
     """
     for name in names:
         if not 0 <= (v := getattr(settings, name)) < math.inf:
-            raise ValueError(f"{name} must be 0 or more, got {v}.")
+            raise ValueError(f"{name} must be {'finite' if v == math.inf else '0 or more'}, got {v}.")

@@ -73,7 +73,8 @@ class LSTM(nn.Module):
         init: how parameters start, one or more of these joined by '+', applied from left to right:
             'torch': U(-1/sqrt(H), 1/sqrt(H)), as torch.nn.LSTM draws it (always applied first);
             'forget_bias': bias of the forget gate 1. Jozefowicz et al. 2015;
-            'chrono:T_MAX': forget bias ln U(1, T_MAX - 1), input bias its negative, for memories of up to T_MAX steps.
+            'chrono:T_MAX': forget bias ln U(1, T_MAX - 1), input bias its negative, for memories of up to T_MAX steps (with
+                dilation d: d T_MAX).
             Tallec & Ollivier 2018;
             'orthogonal': each gate's block of W_hh is orthogonal. Saxe et al. 2014.
         engine: 'auto', or the name of an engine, which is obeyed or refused with a reason.
@@ -313,8 +314,8 @@ class LSTM(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor], list[Tape]]:  # fmt: skip
         """back: of a packed batch, where each sequence of the input has been sorted to."""
         if self.observer is not None and transformed():
-            raise ValueError("an LSTM that is observed (probe.record) runs eagerly: neither torch.compile nor torch.func can "
-                             "show its steps. Record the model as it was before it was compiled or transformed.")  # fmt: skip
+            raise ValueError("an LSTM that is observed (probe.record) runs eagerly: torch.compile, torch.func, torch.jit.trace "
+                             "and forward mode cannot show its steps. Record the model as it was before.")  # fmt: skip
         packed, D = Call(x, sizes=sizes), 1 + self.bidirectional
         if resets is not None and (resets.dtype != torch.bool or list(resets.shape) != [packed.T, packed.B]):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -15,6 +16,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+JOINED = itertools.count()  # groups of processes that this one has joined
 
 
 class Interrupted(KeyboardInterrupt):
@@ -94,7 +99,9 @@ def processes(name: str) -> Iterator[tuple[int, int, torch.device]]:
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
         if mine := not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            store, rank, size = next(rendezvous("env://"))  # it still holds the addresses of a former group
+            store = PrefixStore(f"longshort {next(JOINED)}", store)
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield (dist.get_rank(), dist.get_world_size(), device) if launched else (0, 1, device)
     finally:
@@ -136,4 +143,5 @@ def seed_all(device: torch.device, *numbers: int) -> None:
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":  # torch.manual_seed would do both, and on a CPU format a stack trace each time
-        torch.cuda.manual_seed_all(seed)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

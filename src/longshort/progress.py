@@ -15,9 +15,10 @@ class Display:
         total: updates to be made.
         step: updates made already.
         metric: the score by which the best weights are chosen; the live line has room for one.
+        best: its best value before, None if there is none.
     """
 
-    def __init__(self, total: int, step: int, metric: str) -> None:
+    def __init__(self, total: int, step: int, metric: str, best: float | None = None) -> None:
         from rich.console import Console  # a tenth of a second, which who wants no display should not wait for
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -25,7 +26,8 @@ class Display:
         said = TextColumn("training"), BarColumn(16), MofNCompleteColumn(), TextColumn("{task.description}"), TextColumn("left")
         self.bar = Progress(*said, TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal)
         self.task = self.bar.add_task("", total=total, completed=step)
-        self.total, self.metric, self.said, self.best, self.begun = total, metric, "", "", (time.monotonic(), step)
+        self.total, self.metric, self.said, self.begun = total, metric, "", (time.monotonic(), step)
+        self.best = "" if best is None else f"{best:.4g}"
 
     def __enter__(self) -> Display:
         self.bar.start()

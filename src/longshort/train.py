@@ -193,13 +193,17 @@ def train(
         run = _Run(task, training, rank, size, device, watch)
         if path is not None and path.exists():
             run.restore(path, resume)
-        if size > 1:
-            dist.barrier()  # nobody writes before all have read
+        if size > 1:  # nobody writes before all have read, and all have read the same
+            steps: list[Any] = [None] * size
+            dist.all_gather_object(steps, run.step)
+            if len({*steps}) > 1:
+                raise ValueError(f"the processes stand at steps {steps}: {path} must lie where all of them can read it.")
         if rank > 0:
             path, lines, progress, watch, preview = None, None, False, Watch(every=0), None
         if lines is not None:
             _cut(prepare(lines), run.step)
-        shown = Display(run.total, run.step, task.better[0]) if progress else nullcontext()
+        best = run.ranked[0][0] if run.ranked else None
+        shown = Display(run.total, run.step, task.better[0], best) if progress else nullcontext()
         with watch.open(run.model, lines, run.step) as journal, shown as display, Signals() as signals:
             _loop(run, path, journal, display, signals, preview)
         return run.result()
@@ -216,6 +220,7 @@ def _loop(
             if run.due:
                 with signals.at_once() if run.size == 1 else nullcontext():  # the state is whole while the task scores
                     scores = run.score()
+                run.seconds = time.monotonic() - begun
                 line = run.judge(scores)
                 journal.write(line)
                 if preview is not None:
@@ -238,6 +243,7 @@ def _loop(
         if path is not None:
             run.save(path)
     except Interrupted as e:
+        run.seconds = time.monotonic() - begun
         said = f"training stopped after step {run.step} of {run.total}"
         if path is None:
             why = "there is no checkpoint, so nothing was saved" if run.rank == 0 else "the first process says what was saved"
@@ -481,6 +487,13 @@ class _Run(Generic[B]):
         self.batches = self.task.batches("train", mix(self.training.seed, 1, self.epoch), self.epoch)
 
 
+def finished(path: Path) -> bool:
+    """Whether a file is the state of a run that has come to its end."""
+    with unpack(path) as (header, _):
+        state = header.get("resume")
+        return isinstance(state, dict) and state.get("finished") is True
+
+
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     """What differs between two JSON values, by dotted name."""
     if isinstance(before, dict) and isinstance(now, dict):
@@ -492,7 +505,8 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
 def _cut(log: Path, step: int) -> None:
     """Drop the lines that the run is about to write again, and one that a crash has torn."""
     kept, lines = [], log.read_text(errors="replace").splitlines() if log.exists() else []
-    if lines and not lines[0].startswith('{"step"'):
+    torn = len(lines) == 1 and '{"step"'.startswith(lines[0])
+    if lines and not torn and not lines[0].startswith('{"step"'):
         raise ValueError(f"{log} holds something else than the log of a run. Give the log another name.")
     for line in lines:
         try:

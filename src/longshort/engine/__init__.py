@@ -113,8 +113,9 @@ def run(
             if list(t.shape) != shape:
                 raise ValueError(f"state {name} must be {shape}, got {list(t.shape)}. Did the batch size change between calls?")
         state = State(state.h.to(x.dtype), state.c.to(arithmetic(x.dtype)))
+    here = x.device
     for name, t in (*params.items(), *zip("hc", state, strict=True), ("lengths", call.lengths), ("resets", call.resets)):
-        if t is not None and t.device != x.device:
-            raise ValueError(f"{name} is on {t.device}, but the input on {x.device}. Move one: input.to({str(t.device)!r}).")
+        if t is not None and t.device != here:
+            raise ValueError(f"{name} is on {t.device}, but the input on {here}. Move one: input.to({str(t.device)!r}).")
     forward = engines()[choose(cell, call, engine)].forward
     return forward(cell, params, call, state) if tape == "keep" else recompute.run(forward, cell, params, call, state)

@@ -159,8 +159,7 @@ class Job(NamedTuple):
 
 
 def _sizes(params: Sequence[Maybe]) -> list[tuple[int, ...] | None]:
-    """Of weights, so whole numbers, the same at every call, also where shapes are symbols."""
-    return [None if v is None else tuple(map(int, v.shape)) for v in params]
+    return [None if v is None else v.shape for v in params]
 
 
 @lru_cache(maxsize=256)
@@ -175,7 +174,7 @@ def _layer(cell: Cell, kind: int, *sizes: tuple[int, ...] | None) -> Any:
     want = cell.shapes(I, H, bias)
     for name, shape in zip(NAMES, sizes, strict=True):
         if shape != want.get(name):
-            raise ValueError(f"{name} must be {want.get(name)} beside weight_ih {sizes[0]}, got {shape}.")
+            raise ValueError(f"{name} must be {want.get(name)} beside weight_ih {(rows, I)}, got {shape and tuple(shape)}.")
     return native.Layer(kind, cell.gates, I, H, cell.projection or H, bias, cell.peephole, cell.layer_norm,
                         cell.projection is not None, *cell.zoneout, 1 / (1 - cell.drop_h), 1 / (1 - cell.drop_g),
                         inf if cell.clip is None else cell.clip)  # fmt: skip
@@ -209,7 +208,8 @@ def _shapes(cell: Cell, job: Job, tape: bool, train: bool) -> list[tuple[tuple[i
     what layer norm keeps, with `train`. None for what is not asked."""
     (*steps, _), (rows, P), (B, H), kind, state = job.x.shape, job.weight_hh.shape, job.c.shape, job.x.dtype, job.c.dtype
     normed = train and cell.layer_norm
-    width = native.width(job.layer(cell)) if normed else 0
+    sizes = [s and tuple(map(int, s)) for s in _sizes(job.params)]  # of weights: numbers, also where shapes are symbols
+    width = native.width(_layer(cell, TYPES[kind], *sizes)) if normed else 0
 
     def of(there: bool, n: int, dtype: torch.dtype) -> tuple[tuple[int, ...], torch.dtype] | None:
         return ((*steps, n), dtype) if there else None

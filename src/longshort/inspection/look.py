@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 import longshort
 from longshort.inspection.subject import Attention, Bars, Series, Sound, Subject
@@ -28,8 +29,6 @@ UNITS = 96  # units of a layer that a page holds
 ASKED = 48  # questions
 WINDOWS = 256  # places where the input is taken out
 TOGETHER = 8  # rows that run side by side
-GATES = {"i": "input gate (3)", "f": "forget gate (2)", "o": "output gate (6)", "g": "candidate (4)", "c": "cell (5)",
-         "h": "output (8)"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,15 +143,18 @@ def listening(network: nn.Module) -> Iterator[dict[str, tuple[LSTM, Tensor]]]:
     heard: dict[str, tuple[LSTM, Tensor]] = {}
 
     def hook(path: str, m: LSTM) -> Any:
-        def hear(_: nn.Module, given: tuple[Any, ...]) -> None:
-            x = given[0].detach()
-            x = x if m.batch_first else x.transpose(0, 1)
+        def hear(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            x = given[0] if given else named["input"]
+            packed = isinstance(x, PackedSequence)
+            x = (pad_packed_sequence(x, batch_first=True)[0] if packed else x).detach()
+            x = x if packed or m.batch_first else x.transpose(0, 1)
             before = heard[path][1] if path in heard else x[:, :0]
             heard[path] = m, torch.cat([before, x], 1) if len(before) == len(x) else x
 
         return hear
 
-    hooks = [m.register_forward_pre_hook(hook(path, m)) for path, m in network.named_modules() if isinstance(m, LSTM)]
+    lstms = [(path, m) for path, m in network.named_modules() if isinstance(m, LSTM)]
+    hooks = [m.register_forward_pre_hook(hook(path, m), with_kwargs=True) for path, m in lstms]
     try:
         yield heard
     finally:

@@ -121,7 +121,7 @@ function rows(l) {
   const q = D.questions[S.question], g = D.gradient[S.question], c = D.changed[S.question], u = l.units.indexOf(S.unit), z = l.gates[S.gate];
   const share = (v) => { const m = most(v) || 1; return Array.from(v, (x) => x / m); };
   const room = innerWidth > 640 ? 60 : 18, names = text(D.at), own = text(l.at), n = z[0].length, single = S.gate === "h" && l.projected;
-  const cell = (k, name, width) => ({type: "scatter", mode: l.at.length > 1 ? "lines" : "markers", x: l.at, y: l.gates[k].map((row) => (k === "h" && l.projected ? null : row[u])),
+  const cell = (k, width) => ({type: "scatter", mode: l.at.length > 1 ? "lines" : "markers", x: l.at, y: l.gates[k].map((row) => (k === "h" && l.projected ? null : row[u])),
     text: own, hovertemplate: `${k} %{y:.4f}<br>%{text}<extra></extra>`, line: {color: css(k), width}});
   const signed = !"ifo".includes(S.gate), bound = signed ? most(z.map((row) => most(row.map(Math.abs)))) || 1 : 1;
   const scale = signed ? [[0, css("low")], [0.5, css("mid")], [1, css("high")]] : VIRIDIS.map((v, k) => [k / 9, v]);
@@ -137,8 +137,8 @@ function rows(l) {
     {height: 230, title: `${NAMES[S.gate]} of ${l.name}${innerWidth > 640 ? ", slow units at the top" : ""}`, heat: !single, traces: [{type: "heatmap", meta: "units", x: l.at, z: Array.from({length: n}, (_, k) => z.map((row) => (Number.isFinite(row[k]) ? row[k] : null))),
       y: Array.from({length: n}, (_, k) => String(single ? k : l.units[k])), text: Array(n).fill(own), zmin: signed ? -bound : 0, zmax: bound, colorscale: scale, showscale: false,
       hovertemplate: `unit %{y}, %{text}<br>${S.gate} = %{z:.4f}<extra></extra>`}]},
-    {height: 110, title: `gates of unit ${S.unit}: ${colour("i")} input, ${colour("f")} forget, ${colour("o")} output`, range: [-0.04, 1.04], ticks: [[0, 0.5, 1], ["0", ".5", "1"]], traces: [cell("i", "", 1.6), cell("f", "", 2), cell("o", "", 1.6)]},
-    {height: 120, title: `cell of unit ${S.unit}: ${colour("c")} cell, ${colour("g")} candidate, ${colour("h")} output`, traces: [cell("g", "", 1.2), cell("h", "", 1.6), cell("c", "", 2.2)], zeroline: true}];
+    {height: 110, title: `gates of unit ${S.unit}: ${colour("i")} input, ${colour("f")} forget, ${colour("o")} output`, range: [-0.04, 1.04], ticks: [[0, 0.5, 1], ["0", ".5", "1"]], traces: [cell("i", 1.6), cell("f", 2), cell("o", 1.6)]},
+    {height: 120, title: `cell of unit ${S.unit}: ${colour("c")} cell, ${colour("g")} candidate, ${colour("h")} output`, traces: [cell("g", 1.2), cell("h", 1.6), cell("c", 2.2)], zeroline: true}];
 }
 
 function ticks(low, high) {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,10 +36,10 @@ class Exam(NamedTuple):
     error: float | None
 
 
-Say = Callable[[int, float, Exam], None]
 DIRECT = 30.0  # how much faster the way past the recurrent layer learns: it has to be done before memory can begin
 BETAS = 0.9, 0.99  # of Adam: gradients shrink by orders of magnitude on the way, and 0.999 would remember for too long
-CHUNK = 500  # sequences that the exam reads at once
+CHUNK = 500  # sequences that the exam draws at once
+TOGETHER = 1000  # sequences that it reads at once, where a task gives its test part whole
 PIECE = 10_000  # steps of a stream that it reads at once
 
 
@@ -143,7 +142,7 @@ def examine(net: Net, task: Task, rng: np.random.Generator) -> Exam:
     while read < task.exam and read - right <= task.wrong:
         batch = task.draw(rng, min(CHUNK if read else max(10, task.exam // 20), task.exam - read), "test")
         x, lengths = torch.from_numpy(batch.x), torch.from_numpy(batch.lengths)
-        parts = [slice(k, k + CHUNK) for k in range(0, len(lengths), CHUNK)]  # MNIST gives its test part whole
+        parts = [slice(k, k + TOGETHER) for k in range(0, len(lengths), TOGETHER)]
         answers = [_answer(task, net(x[:, part], lengths[part])[0]) for part in parts]
         answer = np.concatenate(answers, 1 if task.answer == "symbols" else 0)
         right += int(task.right(batch, answer).sum())
@@ -171,9 +170,7 @@ def _answer(task: Task, output: Tensor) -> np.ndarray:
     return (output[..., 0] if task.answer == "value" else output.softmax(-1)).numpy()
 
 
-def run(
-    task: Task, variant: Variant, recipe: Recipe, seed: int, seconds: float = math.inf, say: Say | None = None
-) -> dict[str, Any]:
+def run(task: Task, variant: Variant, recipe: Recipe, seed: int, seconds: float = math.inf) -> dict[str, Any]:
     """Train until solved, or until the trial has failed.
 
     Args:
@@ -182,7 +179,6 @@ def run(
         recipe: how.
         seed: of the weights, the training sequences and the exams.
         seconds: of processor time after which the trial has failed, so that what else runs on the machine does not matter.
-        say: called with (sequences, loss) at each exam.
 
     Returns:
         solved, sequences read in training, the latest exam, seconds of processor time, and the mean loss of the latest
@@ -217,8 +213,6 @@ def run(
         mean += (value.item() - mean) / min(updates, recipe.every)
         if updates % recipe.every == 0:
             exam = examine(judged, task, exams)
-            if say:
-                say(sequences, mean, exam)
     took = round(time.process_time() - begun, 2)
     return {"solved": exam.passed, "sequences": sequences, "exam": exam._asdict(), "seconds": took,
             "loss": mean if math.isfinite(mean) else None}  # fmt: skip

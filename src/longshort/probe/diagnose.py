@@ -133,7 +133,7 @@ def _units(t: Trace) -> Iterator[Finding]:
 def _cure(t: Trace, context: int) -> str:
     if t.cell.layer_norm or not t.cell.forget:
         return "try a shorter way from there to the loss, or a dilation"
-    return f"try init='chrono:{max(context, 3)}'"
+    return f"try init='chrono:{max(-(-context // t.dilation), 3)}'"
 
 
 def _steps(n: float) -> str:

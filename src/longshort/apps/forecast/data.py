@@ -253,7 +253,7 @@ def _static(
 
 
 def _placed(step: Freq, utc: Stamps, wall: Stamps, start: Stamps, zone: str | None) -> tuple[NDArray, NDArray]:
-    """Steps from start, and whether each lies on the grid; where the clocks skip its time, it is when they go on. [N] each."""
+    """Steps from start, and whether each lies on the grid; a time that the clocks skip is later by what they skip. [N] each."""
     at, fits = step.positions(wall if step.wall else utc, start)
     if step.wall and zone and len(bad := np.flatnonzero(~fits)):
         fits[bad] = from_wall(step.stamps(start[bad], at[bad]), zone) == utc[bad]

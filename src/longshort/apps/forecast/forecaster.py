@@ -26,7 +26,7 @@ from longshort.apps.forecast.task import ForecastTask
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
 from longshort.probe import Watch
-from longshort.train import Training, train
+from longshort.train import Training, finished, train
 
 if TYPE_CHECKING:
     from longshort.apps.forecast.search import Search
@@ -152,8 +152,12 @@ class Forecaster:
         checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
         watch: Watch | None = None, preview: Path | str | None = None,
     ) -> None:  # fmt: skip
-        n, watch = len(tasks), watch or Watch(every=0)
+        n, watch, preview = len(tasks), watch or Watch(every=0), None if preview is None else artefact.prepare(preview)
         board = watch.tensorboard
+        held = [p for p in checkpoints(checkpoint, n) if p.exists()] if checkpoint and not resume and n > 1 else []
+        if held and not (len(held) == n and all(map(finished, held))):
+            raise FileExistsError(f"{held[-1]} is of an unfinished run of {n} networks. Go on with it by resume=True (--resume), "
+                                  "or delete the files of all networks to start afresh.")  # fmt: skip
         results = [
             train(task, replace(training, seed=training.seed + k), progress=progress, resume=resume,
                   checkpoint=checkpoint and checkpoints(checkpoint, n)[k], log=log and checkpoints(log, n)[k],
@@ -183,7 +187,7 @@ class Forecaster:
         made.recipe = replace(task.recipe, config=made.config)
         H, quantiles = made.config.horizon, made.config.quantiles
         made.model = Ensemble([network], torch.ones(H, len(quantiles)), torch.empty(0, H), quantiles.index(0.5))
-        made.save(artefact.prepare(path))
+        made.save(path)
 
     @classmethod
     def search(

@@ -220,7 +220,8 @@ def wall_clock(t: Stamps, zone: str | None) -> Stamps:
 
 
 def from_wall(t: Stamps, zone: str | None) -> Stamps:
-    """When, in UTC, the clocks of a time zone show t, datetime64[us]; where they skip t, when they go on. Without a zone: t."""
+    """When, in UTC, the clocks of a time zone show t, datetime64[us]; where they skip t, later by what they
+    skip. Without a zone: t."""
     early = t - (wall_clock(t, zone) - t)
     made = t - (wall_clock(early, zone) - early)
     return np.where(wall_clock(made, zone) == t, made, np.maximum(early, made))

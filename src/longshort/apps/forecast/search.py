@@ -46,8 +46,8 @@ class Search:
         config: the best settings.
         training: how the best network was trained.
         score: its MASE on the held-out end of the series.
-        trials: every trial: `trial, MASE` (of a pruned one the best until then), `state` (complete, pruned or failed),
-            `seconds`, and one column per setting; a frame of the kind that came in.
+        trials: every trial: `trial, MASE` (of a pruned one the best until then, none if its settings exclude each other),
+            `state` (complete, pruned or failed), `seconds`, and one column per setting; a frame of the kind that came in.
         best: the settings that were chosen, by name.
     """
 
@@ -177,7 +177,8 @@ def search(
     if not good and done and all("refused" in t.user_attrs for t in done):
         raise ValueError(f"all {len(done)} trials were refused: {done[0].user_attrs['refused']}")
     if not good:
-        raise FloatingPointError(f"the loss diverged in all of {len(done)} trials. Try a lower lr.")
+        ran = [t for t in done if "refused" not in t.user_attrs]
+        raise FloatingPointError(f"the loss diverged in all of {len(ran)} trials. Try a lower lr.")
     first = min(good, key=lambda t: t.value)
     best = {name: r.value(first.params[name]) for name, r in plan.items()}
     return Search(*apply(config, how, best), first.value, _table(panel, done, plan), best)

@@ -227,8 +227,9 @@ class PrefixBeam:
         for _, p, c, _ in pool[n:]:
             if not c:
                 p.leave()
-        path = max(max(p.path_b, p.path_t) for p in self.beam)
-        if not (FAINT < top < 1 / FAINT and FAINT < path < 1 / FAINT):
+        first = self.beam[0]
+        if not (FAINT < top < 1 / FAINT and FAINT < max(first.path_b, first.path_t) < 1 / FAINT):
+            path = max(max(p.path_b, p.path_t) for p in self.beam)
             self.scale += math.log(top)
             for p in self.beam:
                 p.divide(top, path)

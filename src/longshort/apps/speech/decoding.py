@@ -74,6 +74,11 @@ class Decoding:
         return self.beam if self.beam is not None else max(WIDE * (self._asks or several), self.alternatives * several)
 
     @property
+    def wanted(self) -> int:
+        """Hypotheses that a search is asked for: all that it keeps where other texts are wanted, for several may spell one."""
+        return max(self.width, 1) if self.alternatives > 1 else 1
+
+    @property
     def _asks(self) -> bool:
         """Whether anybody judges tokens beside the network."""
         return self.ngram is not None or self.language is not None or bool(self.hotwords)

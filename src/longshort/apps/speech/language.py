@@ -97,10 +97,12 @@ class LanguageModel:
         learn = self._read(text, units, self.config.tokens)
         task = LanguageTask(self.config, units, learn, None if valid is None else self._read(valid, units), self.cell)
 
+        preview = None if preview is None else artefact.prepare(preview)
+
         def write(network: nn.Module) -> None:
             made = LanguageModel(config=self.config, training=self.training, cell=self.cell)
             made.network, made._units = cast(LanguageNetwork, network), units
-            made.save(artefact.prepare(cast(Path, preview)))
+            made.save(cast(Path, preview))
 
         result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
                        preview=None if preview is None else write)  # fmt: skip

@@ -122,10 +122,12 @@ class Recognizer:
         if task.dropped:
             warnings.warn(data.said(task.dropped), UserWarning, stacklevel=2)
 
+        preview = None if preview is None else artefact.prepare(preview)
+
         def write(network: nn.Module) -> None:
             made = Recognizer(config=self.config, training=self.training, cell=self.cell)
             made.network, made.recipe, made.reader = cast(Network, network), task.recipe, Reader(task.recipe.units)
-            made.save(artefact.prepare(cast(Path, preview)))
+            made.save(cast(Path, preview))
 
         texts = [normal(u.text, self.config.fold) for u in task.train]
         if self.config.ngram:
@@ -336,7 +338,7 @@ class Recognizer:
                 for k, said, n in zip(rows, network.said(encoded), steps.tolist(), strict=True):
                     one = search()
                     one.accept(said[:n])
-                    made[k] = self._reader.transcript(one.finish(max(how.width, 1)), 0, n - TAIL, group[k][0], how.alternatives)
+                    made[k] = self._reader.transcript(one.finish(how.wanted), 0, n - TAIL, group[k][0], how.alternatives)
         yield from (made[k] for k in range(len(group)))
 
     def _open(self, search: Any, how: Decoding, endpoint: Endpoint | None, name: str) -> Stream:
@@ -345,7 +347,7 @@ class Recognizer:
         def transcript(found: Sequence[Any], first: int, steps: int) -> Transcript:
             return reader.transcript(found, first, steps, name, how.alternatives)
 
-        return Stream(self.fitted, self._recipe.filterbank, search, transcript, endpoint, max(how.width, 1))
+        return Stream(self.fitted, self._recipe.filterbank, search, transcript, endpoint, how.wanted)
 
     @property
     def units(self) -> Units:

@@ -40,8 +40,8 @@ class Attention(nn.Module):
     """Scores each source word by a query, and reads their mean, weighted by the softmax of the scores.
 
     additive: v . tanh(W q + U m + b [+ w coverage]), Bahdanau et al. 2015; coverage: Tu et al. 2016. dot: q . U m / sqrt(width).
-    general: q . W U m, Luong et al. 2015. With several heads each has its own part of the width, and reads its own part of the
-    values (Vaswani et al. 2017).
+    general: q . W U m / sqrt(width), Luong et al. 2015 without the root. With several heads each has its own part of
+    the width, and reads its own part of the values (Vaswani et al. 2017).
 
     Args:
         config: kind, heads, coverage.

@@ -41,7 +41,7 @@ class Config:
             come one after another in training, which takes longer.
         tied: matrices that are one: all three embeddings (source, target, output), or only target and output. Press & Wolf 2017.
         dropout_embed: dropout on the embeddings, in training, in [0, 1).
-        dropout_word: share of words whose whole embedding is dropped. Gal & Ghahramani 2016.
+        dropout_word: share of words whose whole embedding is dropped, each place by itself.
         dropout: dropout on the input of each LSTM layer but the first, and on what the attention reads.
         dropout_output: dropout before the output layer.
         weight_drop: dropout on the recurrent weights of the LSTMs. Merity et al. 2018.

@@ -105,7 +105,7 @@ class Reader:
         tokens = [self.source.encode(s) for s in sentences]
         must = [required(s, self.target.encode, how.glossary, how.keep) for s in sentences]
         prefix = tuple(self.target.encode(how.prefix))
-        begun = Required(0, 0, (normal(how.prefix),), (prefix,))
+        begun = [Required(0, 0, (normal(how.prefix),), (prefix,))] if UNK in prefix else []
         made: dict[int, Translation] = {}
         wide = how.search
         if wide.alternatives > 1 and not wide.sample:
@@ -119,7 +119,7 @@ class Reader:
                 asked = [Constraints(prefix, tuple(r.phrases for r in must[k])) for k in some]
                 only = self._only(tokens[some[0]], asked[0]) if how.fast else None
                 for k, found in zip(some, search(self.networks, x, wide, asked, only), strict=True):
-                    made[int(k)] = self._translation(sentences[k], tokens[k], found, [begun, *must[k]], how)
+                    made[int(k)] = self._translation(sentences[k], tokens[k], found, [*begun, *must[k]], how)
         return [made[k] for k in range(len(sentences))]
 
     def _only(self, tokens: Sequence[int], asked: Constraints) -> Tensor:

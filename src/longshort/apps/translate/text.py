@@ -287,7 +287,7 @@ def copies(
     Source: Luong et al. 2015, Addressing the rare word problem in neural machine translation; Jean et al. 2015, section 3.3.
     """
     made: list[str] = []
-    known = {} if pieces is None else _known(tokens, must, pieces, unknown)
+    known = {} if pieces is None or unknown not in tokens else _known(tokens, must, pieces, unknown)
     before = (-2, (0, 0))  # where the last copy was written, and from where
     for t in (t for t, token in enumerate(tokens) if token == unknown):
         if t in known:

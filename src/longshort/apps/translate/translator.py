@@ -117,10 +117,12 @@ class Translator:
         if task.dropped:
             warnings.warn(data.said(task.dropped), UserWarning, stacklevel=2)
 
+        preview = None if preview is None else artefact.prepare(preview)
+
         def write(network: nn.Module) -> None:
             made = Translator(config=self.config, training=self.training, cell=self.cell)
             made.network, made.vocabularies = cast(Network, network), task.vocabularies
-            made.save(artefact.prepare(cast(Path, preview)))
+            made.save(cast(Path, preview))
 
         result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
                        preview=None if preview is None else write)  # fmt: skip
