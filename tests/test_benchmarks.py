@@ -268,6 +268,7 @@ def test_a_run_on_a_busy_machine_is_not_kept(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(run, "all_cases", lambda: [Case("infer", TINY)])
     monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "ROUNDS", 1)
     for share, folder in ((0.5, "out"), (0.01, "benchmarks/results")):
         monkeypatch.setattr(run.Others, "share", lambda _, share=share: share)
         run.engine(rounds=1)

@@ -494,10 +494,10 @@ def test_forward_derivatives(engine):
     m, x, v = (
         LSTM(4, 6, engine=engine, dtype=torch.float64).requires_grad_(False),
         torch.randn(7, 3, 4).double(),
-        torch.randn(7, 3, 4),
+        torch.randn(7, 3, 4).double(),
     )
     with torch.autograd.forward_ad.dual_level():
-        made = torch.autograd.forward_ad.unpack_dual(m(torch.autograd.forward_ad.make_dual(x, v.double()))[0]).tangent
+        made = torch.autograd.forward_ad.unpack_dual(m(torch.autograd.forward_ad.make_dual(x, v))[0]).tangent
     e = 1e-6
     same({"y": (m(x + e * v)[0] - m(x - e * v)[0]) / (2 * e)}, {"y": made}, atol=1e-8)
     with pytest.raises(ValueError, match="or differentiated in forward mode"), torch.autograd.forward_ad.dual_level():
@@ -573,7 +573,7 @@ def test_a_recording_under_a_dispatch_mode_shows_the_flow():
         with mode, probe.record(m) as r:
             m(x)[0].sum().backward()
         kept.append(r["l0"].dc)
-    same({"dc": kept[0]}, {"dc": kept[1]}, atol=1e-6)
+    same({"dc": kept[0]}, {"dc": kept[1]}, atol=1e-5)
 
 
 def test_lengths_under_vmap_and_a_default_device():

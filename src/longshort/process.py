@@ -16,8 +16,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 JOINED = itertools.count()  # groups of processes that this one has joined
 
@@ -99,6 +97,9 @@ def processes(name: str) -> Iterator[tuple[int, int, torch.device]]:
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
         if mine := not dist.is_initialized():
+            from torch.distributed.distributed_c10d import PrefixStore  # torch may have been built without
+            from torch.distributed.rendezvous import rendezvous
+
             store, rank, size = next(rendezvous("env://"))  # it still holds the addresses of a former group
             store = PrefixStore(f"longshort {next(JOINED)}", store)
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)

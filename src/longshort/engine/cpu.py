@@ -208,8 +208,9 @@ def _shapes(cell: Cell, job: Job, tape: bool, train: bool) -> list[tuple[tuple[i
     what layer norm keeps, with `train`. None for what is not asked."""
     (*steps, _), (rows, P), (B, H), kind, state = job.x.shape, job.weight_hh.shape, job.c.shape, job.x.dtype, job.c.dtype
     normed = train and cell.layer_norm
-    sizes = [s and tuple(map(int, s)) for s in _sizes(job.params)]  # of weights: numbers, also where shapes are symbols
-    width = native.width(_layer(cell, TYPES[kind], *sizes)) if normed else 0
+    width = 0
+    if normed:  # weights have sizes in numbers, also where shapes are symbols
+        width = native.width(_layer(cell, TYPES[kind], *[s and tuple(map(int, s)) for s in _sizes(job.params)]))
 
     def of(there: bool, n: int, dtype: torch.dtype) -> tuple[tuple[int, ...], torch.dtype] | None:
         return ((*steps, n), dtype) if there else None

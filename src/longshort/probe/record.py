@@ -26,8 +26,8 @@ def record(
 ) -> Iterator[Recording]:
     """Record every LSTM of a model while the block runs: `with record(model) as r: loss = f(model(x)); loss.backward()`.
 
-    What the model computes is the same, bit for bit. It runs with any engine that shows its gates ('vendor' does not: 'auto'
-    takes another one, and an LSTM that names it refuses), eagerly: transformed calls are refused. A `Stream` made
+    What the model computes is the same, bit for bit by the same engine. It runs with any that shows its gates ('vendor' does
+    not: 'auto' takes another one, and an LSTM that names it refuses); transformed calls are refused. A `Stream` made
     inside the block is recorded too; one made before has a copy of the weights and is not.
 
     Calls of one LSTM append along time as long as the batch is of one size; a batch of another size begins the trace anew.

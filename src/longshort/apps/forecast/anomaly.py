@@ -47,7 +47,7 @@ def anomalies(backtest: Backtest, level: float = 99) -> Any:
     low, high = (quantile(values, q, p) for p in (0.5 - level / 200, 0.5 + level / 200))
     score = surprise(y, values, q)
     c = backtest.panel.columns
-    free(c, "lo", "hi", "score", "anomaly")
+    free(c, name, "lo", "hi", "score", "anomaly")
     made = {c.ds: backtest.panel.stamps(series[rows], at[rows]), c.y: y, name: values[:, find(q, backtest.config.point)],
             "lo": low, "hi": high}  # fmt: skip
     return backtest.panel.frame(series[rows], made | {"score": score, "anomaly": score > level})

@@ -156,8 +156,8 @@ class Forecaster:
         board = watch.tensorboard
         held = [p for p in checkpoints(checkpoint, n) if p.exists()] if checkpoint and not resume and n > 1 else []
         if held and not (len(held) == n and all(map(finished, held))):
-            raise FileExistsError(f"{held[-1]} is of an unfinished run of {n} networks. Go on with it by resume=True (--resume), "
-                                  "or delete the files of all networks to start afresh.")  # fmt: skip
+            raise FileExistsError(f"{held[-1]} is of an unfinished run of {n} networks, or of another run. Go on by resume=True "
+                                  "(--resume), or delete the files of all networks to start afresh.")  # fmt: skip
         results = [
             train(task, replace(training, seed=training.seed + k), progress=progress, resume=resume,
                   checkpoint=checkpoint and checkpoints(checkpoint, n)[k], log=log and checkpoints(log, n)[k],

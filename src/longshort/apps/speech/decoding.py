@@ -32,7 +32,7 @@ class Decoding:
     Args:
         beam: hypotheses that are kept; 0 takes the best token at each step. None: 0, or 8 with a language model, hotwords or
             alternatives.
-        alternatives: how many texts to give, the best included; more than one needs a beam.
+        alternatives: how many texts to give at most, the best included; more than one needs a beam.
         ngram: n-gram model of words: an ARPA file; or 'own', which the recogniser learned from its training texts.
         ngram_weight: of its log-probabilities; None takes what was best on the validation texts, or 0.5.
         word_bonus: added for each word, against the model's liking for few words; None likewise, or 1.0.

@@ -48,8 +48,8 @@ class Decoding:
 
         Args:
             length_penalty: where none is given.
-            **how: glossary may be a mapping from terms to one translation or several, keep True (links, addresses, placeholders)
-                or a list of regular expressions.
+            **how: glossary may be a mapping from terms to one translation or several, keep True (links, addresses, placeholders),
+                a regular expression or a list of them.
 
         Raises:
             TypeError: a name is unknown; the message lists those that are known.
