@@ -397,3 +397,13 @@ def test_other_names_of_id_and_time():
         TABLE.rename(columns=other), columns=Columns("shop", "hour", "sales"), names=NAMES, future=AFTER.rename(columns=other)
     )
     assert panel.checksum == PANEL.checksum
+
+
+def test_numbers_of_series_may_have_gaps_in_words(tmp_path):
+    data = pd.DataFrame({"unique_id": np.repeat(["a", "b", "c"], 3), "ds": [1, 2, 3] * 3, "y": 1.0})
+    (tmp_path / "s.csv").write_text("unique_id,size,land\na,10.5,NA\nb,NA,DE\nc,30,NA\n")
+    held = read(data, names=Names(static=("size", "land")), static=tmp_path / "s.csv").covariates
+    assert (held.numeric, held.text, held.labels) == (("size",), ("land",), (("NA", "DE", "NA"),))
+    np.testing.assert_array_equal(held.numbers[:, 0], [10.5, np.nan, 30])
+    (tmp_path / "s.csv").write_text("unique_id,size,land\na,1,NA\nb,2,NA\nc,3,NA\n")
+    assert read(data, names=Names(static=("size", "land")), static=tmp_path / "s.csv").covariates.text == ("land",)

@@ -107,6 +107,12 @@ def test_an_interrupted_trial_is_none(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.trials.hidden.iloc[0] == 4, "first the settings as they are"
 
 
+def test_whole_numbers_among_others_are_one_column_of_polars() -> None:
+    found = search(pl.from_pandas(frame()), space={"level_penalty": [0, 1.5]}, trials=4, training=QUICK, **SMALL)
+    assert found.trials["level_penalty"].dtype == pl.Float64
+    assert set(found.trials["level_penalty"]) == {0.0, 1.5}
+
+
 def test_settings_that_exclude_each_other_are_passed_over() -> None:
     space = {"model": ["deepar", "direct"], "attention": [True, False]}
     found = search(frame(), space=space, trials=8, training=QUICK, **SMALL)

@@ -32,6 +32,7 @@ SPACE: Mapping[str, Any] = {
 OF_CONFIG, OF_TRAINING = ({f.name: f.default for f in fields(c)} for c in (Config, Training))
 FIXED = {
     **dict.fromkeys(("horizon", "levels", "freq", "season_length", "point", "holdout"), "says what is judged, or how"),
+    **dict.fromkeys(("past", "future", "static"), "says which columns the data has, and all are read"),
     **dict.fromkeys(("ensemble", "calibrate"), "does not matter in a trial, which is one network judged by its point forecast"),
     **dict.fromkeys(("seed", "device", "save_steps", "save_seconds"), "is no property of a good model"),
 }
@@ -371,6 +372,8 @@ def _table(panel: Panel, done: Sequence[Any], plan: Mapping[str, _Range]) -> Any
     }
     for name, r in plan.items():
         values = [r.value(t.params[name]) if name in t.params else None for t in done]
+        if any(isinstance(v, float) for v in values):  # polars takes the kind of the first one, and no other
+            values = [float(v) if type(v) is int else v for v in values]
         made[name] = [r.show(t.params[name]) if name in t.params else None for t in done] if any(
             isinstance(v, tuple) for v in values) else values  # fmt: skip
     return nw.from_dict(made, backend=panel.ids.implementation).to_native()

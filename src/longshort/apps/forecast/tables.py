@@ -329,11 +329,26 @@ def open_frame(source: Any, columns: Columns, names: Names) -> nw.DataFrame[Any]
         numbers = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
         gaps = {c: numbers for c in (columns.y, *names.past, *names.future)} | {c: [""] for c in names.static}
         try:
-            return nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps, float_precision="round_trip",
-                               low_memory=False)  # fmt: skip  # so that a column is of one kind, however long it is
+            frame = nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps, float_precision="round_trip",
+                                low_memory=False)  # fmt: skip  # so that a column is of one kind, however long it is
         except ValueError as e:
             raise ValueError(f"data file {str(path)!r} cannot be read as CSV: {str(e).strip()}") from None
+        return frame.with_columns(*(_counted(frame[c], numbers) for c in names.static if c in frame.columns))
     raise ValueError(f"data file must end in .csv or .parquet, got {str(path)!r}.")
+
+
+def _counted(values: nw.Series[Any], gaps: list[str]) -> nw.Series[Any]:
+    """A static column of a CSV file that holds numbers and words for gaps, as numbers; any other as it is."""
+    import pandas as pd
+
+    native = values.to_native()
+    if values.dtype != nw.String or (rest := native[~native.isin(gaps) & native.notna()]).empty:
+        return values
+    try:
+        made = pd.to_numeric(rest).reindex(native.index)
+    except ValueError:
+        return values
+    return nw.from_native(made, series_only=True)
 
 
 def _parquet(path: Path) -> Any:
