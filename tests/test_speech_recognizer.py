@@ -110,11 +110,19 @@ def test_chunks_do_not_matter(learned: Recognizer, spoken: dict[str, Path], ms: 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100])
 def test_chunks_do_not_matter_at_other_rates(learned: Recognizer, spoken: dict[str, Path], rate: int) -> None:
-    from longshort.apps.speech import audio
-
     x = audio.mono(sound(spoken), 16_000, rate)
     whole = learned.transcribe(x, rate)
     assert heard(learned, x, list(range(rate // 20, len(x), rate // 20)), rate).text == whole.text
+
+
+def test_a_stream_clips_what_is_too_loud_as_a_whole_file_does(learned: Recognizer, spoken: dict[str, Path]) -> None:
+    x = audio.mono(sound(spoken), 16_000, 44_100)
+    x = x * np.float32(3.5 / np.abs(x).max())  # floats up to audio.LOUDEST are heard
+    stream = learned.stream()
+    stream.feed(x, 44_100)
+    np.testing.assert_allclose(stream._pending, learned.features(x, 44_100)[: len(stream._pending)], atol=1e-2)
+    whole, made = learned.transcribe(x, 44_100), heard(learned, x, list(range(2205, len(x), 2205)), 44_100)
+    assert (made.text, made.score) == (whole.text, pytest.approx(whole.score, abs=1e-2))
 
 
 def test_the_last_word_is_not_lost(learned: Recognizer, spoken: dict[str, Path]) -> None:

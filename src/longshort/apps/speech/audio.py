@@ -122,6 +122,12 @@ def mono(samples: ArrayLike, from_rate: int, to_rate: int = 16_000) -> NDArray[n
         TypeError: other numbers than these.
         ValueError: other axes, values that are not finite or not in [-1, 1], rates out of range.
     """
+    x, resampler = mixed(samples), Resampler(from_rate, to_rate)
+    return np.clip(np.concatenate([resampler.accept(x), resampler.finish()]), -1, 1)
+
+
+def mixed(samples: ArrayLike) -> NDArray[np.float32]:
+    """The sound of an array at its own rate: channels mixed, nothing clipped, float32, [N]. Arguments and errors as in `mono`."""
     x = np.asarray(samples)
     if x.dtype.kind != "f" and x.dtype not in (np.int16, np.int32):
         raise TypeError(f"samples must be floats in [-1, 1], int16 or int32, got {x.dtype}.")
@@ -130,9 +136,7 @@ def mono(samples: ArrayLike, from_rate: int, to_rate: int = 16_000) -> NDArray[n
     x = x.astype(np.float32) / np.float32(2.0**15 if x.dtype == np.int16 else 2.0**31 if x.dtype == np.int32 else 1)
     if fault := _fault(x):
         raise ValueError(f"this array {fault}")
-    resampler = Resampler(from_rate, to_rate)
-    x = x.mean(1) if x.ndim == 2 else x
-    return np.clip(np.concatenate([resampler.accept(x), resampler.finish()]), -1, 1)
+    return x.mean(1) if x.ndim == 2 else x
 
 
 class Resampler:

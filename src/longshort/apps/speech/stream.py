@@ -130,7 +130,7 @@ class Stream:
         """
         if not self._over:
             if self._resampler is not None:
-                self._take(self._features.accept(self._resampler.finish()))
+                self._take(self._features.accept(np.clip(self._resampler.finish(), -1, 1)))
             self._take(self._features.accept(np.zeros(round(TAIL * STEP * self._bank.rate), np.float32)))
             self._take(self._features.finish())
             self._over = True
@@ -150,7 +150,7 @@ class Stream:
             self._resampler, self._rate = audio.Resampler(rate, self._bank.rate), rate
         if rate != self._rate:
             raise ValueError(f"all samples of a stream must have one rate, got {rate} after {self._rate} per second.")
-        self._take(self._features.accept(np.clip(self._resampler.accept(audio.mono(samples, rate, rate)), -1, 1)))
+        self._take(self._features.accept(np.clip(self._resampler.accept(audio.mixed(samples)), -1, 1)))
 
     def _take(self, features: NDArray[np.float32]) -> None:
         self._pending = np.concatenate([self._pending, features])
