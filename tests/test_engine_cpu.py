@@ -466,3 +466,28 @@ def test_large_tapes(dtype):
     same({"gates": run(Cell(), case.params, case.call._replace(tape=True), case.state, "cpu")[2].gates},
          {"gates": torch.cat([run(Cell(), h.params, h.call._replace(tape=True), h.state, "cpu")[2].gates
                               for h in (case.rows(torch.arange(k, k + 40)) for k in (0, 40))], 1)}, atol=0)  # fmt: skip
+
+
+WRAPPED = """
+import torch
+from torch.testing._internal.two_tensor import TwoTensor
+from longshort import LSTM
+m, x, s = LSTM(4, 6), torch.randn(5, 3, 4), torch.ones(1, 3, 6)
+two = lambda v: TwoTensor(v.detach(), v.detach())
+def weights(name): return torch.func.functional_call(m, {name: two(getattr(m, name))}, (x,))
+calls = [lambda: m(two(x)), lambda: m(x, (two(s), s)), lambda: weights("weight_ih_l0"), lambda: weights("bias_hh_l0"),
+         lambda: m.stream(3).step(two(x[0]))]
+for grad in (True, False):
+    for call in calls:
+        with torch.set_grad_enabled(grad):
+            try: call()
+            except ValueError as e: assert "TwoTensor has no memory of its own" in str(e), e
+            else: raise SystemExit("it ran")
+print("refused")
+"""
+
+
+def test_tensors_without_memory_are_refused():
+    """In a process of its own: a read of such memory ends it."""
+    done = subprocess.run([sys.executable, "-c", WRAPPED], capture_output=True, text=True)
+    assert done.stdout == "refused\n", done.stderr[-3000:]

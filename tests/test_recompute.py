@@ -85,5 +85,15 @@ def test_bad_use():
     with pytest.raises(ValueError, match="tape must be 'keep' or 'recompute', got 'forget'"):
         LSTM(4, 6, tape="forget")
     m = LSTM(4, 6, tape="recompute")
-    with pytest.raises(ValueError, match="neither compiled nor transformed"):
+    with pytest.raises(ValueError, match="neither compiled, transformed"):
         torch.func.grad(lambda x: m(x)[0].sum())(torch.randn(5, 3, 4))
+
+
+@pytest.mark.parametrize("tape", ["keep", "recompute"])
+@pytest.mark.parametrize("name", ["lengths", "resets"])
+def test_what_cuts_sequences_must_not_change_before_backward(tape, name):
+    v = torch.tensor([20, 3, 11]) if name == "lengths" else torch.zeros(20, 3, dtype=torch.bool)
+    y, _ = LSTM(4, 6, tape=tape)(torch.randn(20, 3, 4), **{name: v})
+    v.fill_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.utils.prune
 
 from laws import VARIANTS, same
 from longshort import LSTM, Cell
@@ -55,6 +56,20 @@ def test_all_weights_are_here_and_fit():
     m.weight_ih_l1 = torch.nn.Parameter(torch.zeros(24, 7))
     with pytest.raises(ValueError, match=r"weight_ih of layer 1 must be \[\*, 6\], got \[24, 7\]"):
         m.stream()
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize("wrap", [lambda m: torch.nn.utils.prune.l1_unstructured(m, "weight_hh_l0", 0.5),
+                                  lambda m: torch.nn.utils.weight_norm(m, "weight_hh_l0")], ids=["prune", "norm"])  # fmt: skip
+def test_weights_that_hooks_make_are_those_of_now(engine, wrap):
+    a, b, x = LSTM(4, 6, engine=engine), LSTM(4, 6, engine=engine), torch.randn(4, 3, 4)
+    wrap(a), wrap(b)
+    a(x), b(x)  # leaves a weight with a graph
+    b.load_state_dict(a.state_dict())  # and now a stale one
+    s = b.stream(3)
+    with torch.no_grad():
+        same({"y": a(x)[0]}, {"y": torch.stack([s.step(v).clone() for v in x])}, atol=1e-6)
 
 
 def test_weights_may_be_parametrised():

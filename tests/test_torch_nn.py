@@ -362,3 +362,15 @@ def test_partial_state_dict():
         m.load_state_dict(nn.LSTM(3, 4, 2).state_dict())
     with pytest.raises(RuntimeError, match="size mismatch for weight_ih_l0"):
         m.load_state_dict(nn.LSTM(2, 4).state_dict())
+
+
+@each_engine
+@pytest.mark.parametrize("layers", [1, 2])
+def test_states_may_be_detached_in_place(engine, layers):
+    m, state = LSTM(3, 4, layers, engine=engine), None
+    for x in torch.randn(3, 5, 2, 3):
+        y, state = m(x, state)
+        y.sum().backward()
+        for v in state:
+            v.detach_()
+            assert not v.requires_grad

@@ -41,6 +41,10 @@ class Stream:
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch must be a whole number of streams, at least 1, got {batch!r}.")
         self.batch = batch
+        with torch.no_grad():  # pruning and the like make a weight anew before each forward pass only
+            for hook in lstm._forward_pre_hooks.values():
+                if type(hook).__module__.startswith("torch.nn.utils."):
+                    hook(lstm, ())
         weight = lstm.layer_params("_l0")["weight_ih"]
         why = cpu.refuse(lstm.cell, Call(weight.detach()[None]))
         if max(lstm.dilation) > 1:

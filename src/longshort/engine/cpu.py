@@ -25,6 +25,7 @@ try:
 except ImportError as error:
     MISSING = str(error)
 
+OWN = {Tensor, torch.nn.Parameter}  # types whose memory is what it looks like
 HERE = torch.device("cpu")  # whatever torch.set_default_device says
 LARGE = 1 << 18  # bytes: where the allocator begins to give memory back to the system
 TYPES, BYTES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}, 3
@@ -180,8 +181,16 @@ def _layer(cell: Cell, kind: int, *sizes: tuple[int, ...] | None) -> Any:
                         inf if cell.clip is None else cell.clip)  # fmt: skip
 
 
+def _address(v: Any) -> int:
+    """Of a tensor of another type, which may be a wrapper without memory."""
+    if type(v).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        raise ValueError(f"a {type(v).__name__} has no memory of its own that the cpu engine could read. Give the tensor inside "
+                         "(to_local(), wait()), or take engine='reference'.")  # fmt: skip
+    return v.data_ptr()
+
+
 def _addresses(*tensors: Any) -> tuple[int, ...]:
-    return tuple([0 if v is None else v.data_ptr() for v in tensors])
+    return tuple([0 if v is None else v.data_ptr() if type(v) in OWN else _address(v) for v in tensors])
 
 
 def _read(job: Job) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -353,7 +362,7 @@ class Stream:
             came = f"{list(x.shape)} of {x.dtype} on {x.device}"
             raise ValueError(f"x must be {list(self._shape)} of {self.dtype} on the CPU, got {came}.")
         x = x if x.is_contiguous() else x.contiguous()  # a copy needs a name, or it is gone before it is read
-        self._step(x.data_ptr())
+        self._step(x.data_ptr() if type(x) in OWN else _address(x))
         return self.y
 
     def reset(self, rows: Tensor | Sequence[int] | None = None) -> None:

@@ -64,7 +64,9 @@ def _own(*tensors: Tensor | None) -> bool:
         return False
     grad = torch.is_grad_enabled()
     for v in tensors:
-        if v is not None and (v.dtype is not torch.float32 or not v.is_cpu or not v.numel() or (grad and v.requires_grad)):
+        if v is not None and (
+            type(v) not in cpu.OWN or v.dtype is not torch.float32 or not v.is_cpu or not v.numel() or (grad and v.requires_grad)
+        ):
             return False
     return True
 

@@ -35,7 +35,9 @@ def run(engine: Run, cell: Cell, params: Params, call: Call, state: State) -> tu
     if unneeded or call.x.shape[0] == 0:
         return engine(cell, params, call, state)
     tapes: list[Tape] = []
-    y, h, c = Recompute.apply(engine, cell, call._replace(x=call.x[:0]), list(params), tapes, call.x, *state, *params.values())
+    y, h, c = Recompute.apply(
+        engine, cell, call._replace(x=call.x.new_empty(0)), list(params), tapes, call.x, *state, *params.values()
+    )
     tapes = tapes[::-1] if call.reverse else tapes
     joined = Tape(cell, torch.cat([v.gates for v in tapes]), torch.cat([v.cells for v in tapes])) if call.tape else None
     return y, State(h, c), joined
@@ -49,20 +51,22 @@ class Recompute(torch.autograd.Function):
                 c: Tensor, *params: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """y, h, c; the Tape of each part goes to `tapes` where the call wants it."""
         ctx.set_materialize_grads(False)
-        ctx.engine, ctx.cell, ctx.call, ctx.names = engine, cell, call._replace(tape=False), names
+        ctx.engine, ctx.cell, ctx.names = engine, cell, names
+        ctx.call = call._replace(tape=False, lengths=None, resets=None)  # those are saved, so that a change is seen
         named, state, ys, kept = dict(zip(names, params, strict=True)), State(h, c), [], []
         for part in _parts(call, x):
             kept += [*state]
             y, state, tape = engine(cell, named, part, state)
             ys.append(y)
             tapes += [tape] if tape else []
-        ctx.save_for_backward(x, *kept, *params)
+        ctx.save_for_backward(call.lengths, call.resets, x, *kept, *params)
         return torch.cat(ys[::-1] if call.reverse else ys), state.h, state.c
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None) -> tuple[Tensor | None, ...]:
         """The gradients; with create_graph those of the whole run at once, which are differentiable again."""
-        x, *rest = ctx.saved_tensors
+        lengths, resets, x, *rest = ctx.saved_tensors
+        whole = ctx.call._replace(x=x, lengths=lengths, resets=resets)
         kept, params = rest[: -len(ctx.names)], rest[-len(ctx.names) :]
 
         def again(call: Call, state: State, params: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,9 +74,9 @@ class Recompute(torch.autograd.Function):
             return y, *new
 
         if torch.is_grad_enabled():
-            outs, inputs = again(ctx.call._replace(x=x), State(*kept[:2]), params), (x, *kept[:2], *params)
+            outs, inputs = again(whole, State(*kept[:2]), params), (x, *kept[:2], *params)
             return (None,) * 5 + _grads(outs, (dy, dh, dc), inputs, create_graph=True)
-        parts, spans = _parts(ctx.call, x), _spans(ctx.call.reverse, x.shape[0])
+        parts, spans = _parts(whole, x), _spans(whole.reverse, x.shape[0])
         dx, sums = torch.zeros_like(x), [torch.zeros_like(v, dtype=arithmetic(v.dtype)) for v in params]
         flow, flows = ctx.call.flow, [Flow() for _ in parts]
         for k in reversed(range(len(parts))):
