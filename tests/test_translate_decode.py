@@ -139,6 +139,15 @@ HOWS = [Search(beam=1), Search(beam=5, alternatives=3), Search(beam=4, alternati
 
 
 @pytest.mark.parametrize("how", HOWS, ids=range(len(HOWS)))
+def test_an_ensemble_does_not_depend_on_the_batch(how):
+    networks, source = [Toy(70, end=1.0, seed=k) for k in range(5)], sources(17, 5)
+    for b, found in enumerate(search(networks, source, how)):
+        (alone,) = search(networks, source[b : b + 1], how)
+        assert found == alone
+        assert all((h.attention == o.attention).all() for h, o in zip(found, alone, strict=True))
+
+
+@pytest.mark.parametrize("how", HOWS, ids=range(len(HOWS)))
 def test_what_is_found_is_what_the_network_said(how):
     network, source = Toy(70, end=1.5), sources(20, 5)
     for one, found in zip(source, search([network], source, how), strict=True):

@@ -229,3 +229,16 @@ def test_in_what_is_required_the_text_is_known():
     assert made == ["AB", "Q", "X"]
     assert copies(tokens, attention, source, ids, spans, UNK, must) == ["Q", "Q", "Q"]
     assert copies(tokens, attention, source, ids, spans, UNK, must, toy.spans, copy=False) == ["AB", "⁇", "X"]
+
+
+def test_what_is_required_is_written_where_it_was_read():
+    toy, source = Toy(), "Q ab X"
+    must, spans = required(source, toy.encode, None, Keep(("X",))), toy.spans(source)
+    assert copies([UNK, 50, UNK], np.eye(3), source, toy.encode(source), spans, UNK, must, toy.spans) == ["Q", "X"]
+    toy, source = Toy(), "see www.ABbc.org and www.Xbc.org"
+    must, spans = required(source, toy.encode, None, Keep()), toy.spans(source)
+    first, second = (list(r.phrases[0]) for r in must)
+    tokens, attention = [*second, 50, *first], np.zeros((len(first) + 1 + len(second), len(spans)))
+    for rows, one in ((slice(0, len(second)), must[1]), (slice(len(second) + 1, None), must[0])):
+        attention[rows, [j for j, (a, b) in enumerate(spans) if one.start <= a < one.end]] = 1
+    assert copies(tokens, attention, source, toy.encode(source), spans, UNK, must, toy.spans) == ["X", "AB"]

@@ -184,6 +184,12 @@ def test_unknown_words_are_copied(learned):
         assert "".join(w for w, _ in made.words) == made.text.replace(" ", "")
 
 
+def test_words_are_written_out_where_characters_are_bytes():
+    made = brief(fallback=True, pieces=400).explain("My dog can see Ωψ.", prefix="Ω ψ")[0]
+    assert "".join(w for w, _ in made.source_words) == made.source.replace(" ", "")
+    assert made.words[0][0] == "Ω"
+
+
 def test_alternatives_are_different_and_ranked(learned):
     for made in all_of(learned, TEXTS[:20], alternatives=4):
         assert len({a.text for a in made.alternatives}) == len(made.alternatives) == 4

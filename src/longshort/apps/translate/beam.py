@@ -243,8 +243,13 @@ def ask(
     logps, after, seen = zip(*said, strict=True)
     if len(said) == 1:
         return logps[0], [*after], seen[0].cpu().numpy()
-    logp = torch.logsumexp(torch.stack(logps), 0) - math.log(len(said))
-    return logp, [*after], torch.stack(seen).mean(0).cpu().numpy()
+    # One after another: torch's sum over networks adds in an order that depends on how many rows there are.
+    peak = torch.stack(logps).amax(0)
+    peak = peak.masked_fill(peak == -math.inf, 0.0)
+    total, looked = torch.zeros_like(peak), torch.zeros_like(seen[0])
+    for p, a in zip(logps, seen, strict=True):
+        total, looked = total + (p - peak).exp(), looked + a
+    return total.log() + peak - math.log(len(said)), [*after], (looked / len(said)).cpu().numpy()
 
 
 def to(index: NDArray, like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from longshort.apps.translate.constraints import Constraints
 from longshort.apps.translate.decode import Hypothesis, Search, search
 from longshort.apps.translate.model import Network
 from longshort.apps.translate.text import Glossary, Keep, Required, copies, required
-from longshort.apps.translate.translation import Alternative, Translation, filled, words
+from longshort.apps.translate.translation import Alternative, Translation
 from longshort.apps.translate.vocabulary import EOS, UNK, Vocabulary, normal
 
 TOGETHER = 64  # sentences that are searched side by side
@@ -141,11 +141,16 @@ class Reader:
         sure = judge(best, tokens, self.source.pieces, self.target.pieces, self.calibration)
         known, made = ([*(v.pieces[k] for k in of), "</s>"] for v, of in ((self.source, tokens), (self.target, best.tokens)))
         hidden = [sentence[slice(*span)] for k, span in zip(tokens, spans, strict=True) if k == UNK]
-        read = words(filled(known, tokens, hidden), self.source.words(tokens))
-        written = words(filled(made, best.tokens, copied(best)), self.target.words(best.tokens))
+        read, written = _words(self.source, tokens, hidden), _words(self.target, best.tokens, copied(best))
         several = [Alternative(self.target.decode(h.tokens, copied(h)), h.logp, h.score, len(h.tokens) + 1) for h in found]
         if not how.search.sample:  # a search may find the same text in different pieces
             several = [a for k, a in enumerate(several) if a.text not in {b.text for b in several[:k]}]
         alternatives = tuple(several[: how.search.alternatives])
         return Translation(alternatives[0].text, sentence, best.logp, best.score, sure.value, sure.signs, tuple(known),
                            tuple(made), best.attention, read, written, alternatives, best.finished, best.met)  # fmt: skip
+
+
+def _words(of: Vocabulary, ids: Sequence[int], texts: Sequence[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Words as they are written, with the positions of their tokens; texts are those of the unknown ones, in order."""
+    known = iter(texts)
+    return tuple((of.decode([ids[k] for k in at], [next(known) for k in at if ids[k] == UNK]), tuple(at)) for at in of.words(ids))

@@ -287,7 +287,7 @@ def copies(
     Source: Luong et al. 2015, Addressing the rare word problem in neural machine translation; Jean et al. 2015, section 3.3.
     """
     made: list[str] = []
-    known = {} if pieces is None or unknown not in tokens else _known(tokens, must, pieces, unknown)
+    known = {} if pieces is None or unknown not in tokens else _known(tokens, must, pieces, unknown, attention, spans)
     before = (-2, (0, 0))  # where the last copy was written, and from where
     for t in (t for t, token in enumerate(tokens) if token == unknown):
         if t in known:
@@ -313,19 +313,22 @@ def _word(sentence: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _known(
-    tokens: Sequence[int], must: Sequence[Required], pieces: Callable[[str], Sequence[tuple[int, int]]], unknown: int
-) -> dict[int, str]:
-    """What unknown tokens stand for that are part of what was required, by their place."""
+    tokens: Sequence[int], must: Sequence[Required], pieces: Callable[[str], Sequence[tuple[int, int]]], unknown: int,
+    attention: NDArray, spans: Sequence[tuple[int, int]],
+) -> dict[int, str]:  # fmt: skip
+    """What unknown tokens stand for that are part of what was required, by their place: of several, where its source was read."""
     made: dict[int, str] = {}
     taken: set[int] = set()
-    for one in must:
+    for one in sorted(must, key=lambda r: -len(r.phrases[0])):  # a short phrase may be part of a long one
+        here = [j for j, (a, b) in enumerate(spans) if a < one.end and one.start < b]
         for text, phrase in zip(one.texts, one.phrases, strict=True):
             n, own = len(phrase), next(p for t, p in zip(one.texts, one.phrases, strict=True) if t == text)
             lost = [span for token, span in zip(own, pieces(text), strict=False) if token == unknown]
             marks = [i for i, token in enumerate(phrase) if token == unknown]
             at = (k for k in range(len(tokens) - n + 1) if tuple(tokens[k : k + n]) == phrase)
-            places = (k for k in at if not taken & {*range(k, k + n)})
-            if marks and len(lost) == len(marks) and (k := next(places, None)) is not None:
+            places = [k for k in at if not taken & {*range(k, k + n)}]
+            if marks and len(lost) == len(marks) and places:
+                k = places[int(np.argmax([attention[k : k + n, here].sum() for k in places]))]
                 taken.update(range(k, k + n))
                 made |= {k + i: normal(text)[slice(*span)] for i, span in zip(marks, lost, strict=True)}
                 break

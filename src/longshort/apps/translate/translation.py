@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from longshort.apps.translate.vocabulary import UNK
 
 
 class Alternative(NamedTuple):
@@ -81,12 +79,6 @@ class Translation:
                 "alignment": [list(pair) for pair in self.alignment()], "finished": self.finished, "met": self.met,
                 "alternatives": [{"text": a.text, "logp": round(a.logp, 4), "score": round(a.score, 4)}
                                  for a in self.alternatives[1:]]}  # fmt: skip
-
-
-def filled(pieces: Sequence[str], tokens: Sequence[int], texts: Iterable[str]) -> list[str]:
-    """Pieces in which the unknown tokens are replaced by what each stands for, in order."""
-    known = iter(texts)
-    return [next(known) if k == UNK else piece for k, piece in zip(tokens, pieces, strict=False)]
 
 
 def words(pieces: Sequence[str], groups: Sequence[Sequence[int]]) -> tuple[tuple[str, tuple[int, ...]], ...]:
