@@ -100,19 +100,18 @@ def infer(
     own = [params.get(name) for name in NAMES]
     if not all([v is None or (v.dtype is kind and v.is_cpu and v.is_contiguous()) for v in own]) or x.stride(2) != 1:
         return None
-    if x.shape[2] != params["weight_ih"].shape[1]:
+    (T, B, I), (rows, P) = x.shape, params["weight_hh"].shape
+    H = rows // len(cell.gates)
+    if params["weight_ih"].shape[1] != I:
         return None
     if state is not None:
-        if not (state.h.is_cpu and state.c.is_cpu):
+        if not (state.h.is_cpu and state.c.is_cpu) or state.h.shape[2] != P or state.c.shape[2] != H:
             return None
         state = State(state.h.to(kind).contiguous(), state.c.to(arithmetic(kind)).contiguous())
-    (T, B, _), (rows, P) = x.shape, params["weight_hh"].shape
-    if state is not None and (state.h.shape[2] != P or state.c.shape[2] != rows // len(cell.gates)):
-        return None
     lengths = None if lengths is None else lengths.contiguous()
     job = Job(x, *(state or (None, None)), *own, lengths, *[None] * 6, reverse)  # type: ignore[call-arg]
     y, h = _empty(T, B, P, dtype=kind), _empty(1, B, P, dtype=kind)
-    c = _empty(1, B, rows // len(cell.gates), dtype=arithmetic(kind))
+    c = _empty(1, B, H, dtype=arithmetic(kind))
     native.forward(job.layer(cell), *_read(job), _addresses(y, h, c, *[None] * 5), False, torch.get_num_threads())
     return y, State(h, c)
 

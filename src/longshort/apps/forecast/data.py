@@ -282,12 +282,13 @@ def _future(held: NDArray, source: Any, panel: Panel, names: Names, known: dict[
         )
     series = code[np.cumsum(begins) - 1]
     utc, wall, kind = stamps(frame[c.ds], rows, step)
-    if getattr(kind, "time_zone", None) is None and getattr(panel.ds_type, "time_zone", None) is not None:
+    zone, own = (getattr(k, "time_zone", None) for k in (kind, panel.ds_type))
+    if zone is None and own is not None:
         rows.blame(0, f"has no time zone, but the data has {panel.ds_type}. Give {c.ds} the same")
-    if not step.wall and getattr(kind, "time_zone", None) is not None and getattr(panel.ds_type, "time_zone", None) is None:
-        rows.blame(0, f"has the time zone {getattr(kind, 'time_zone', None)}, but the data has none. Give {c.ds} the same")
+    if not step.wall and zone is not None and own is None:
+        rows.blame(0, f"has the time zone {zone}, but the data has none. Give {c.ds} the same")
     t = wall if step.wall else utc
-    at, on_grid = _placed(step, utc, wall, panel.start[series], getattr(kind, "time_zone", None))
+    at, on_grid = _placed(step, utc, wall, panel.start[series], zone)
     if len(bad := np.flatnonzero(~on_grid)):
         rows.blame(
             bad[0], f"is not on the grid of step {step.name!r} that starts at {panel.start[series[bad[0]]]}. Correct it", len(bad)

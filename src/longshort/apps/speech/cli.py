@@ -14,8 +14,8 @@ from cyclopts import Group, Parameter
 from longshort.apps.speech import audio as sound
 from longshort.apps.speech.config import Config
 from longshort.apps.speech.decoding import Decoding
+from longshort.apps.speech.recognizer import BROUGHT, DEFAULT, Recognizer
 from longshort.apps.speech.recognizer import CELL as PLAIN
-from longshort.apps.speech.recognizer import DEFAULT, Recognizer
 from longshort.apps.speech.stream import Endpoint
 from longshort.apps.speech.transcript import FORMATS, SINGLE, Transcript
 from longshort.artefact import prepare
@@ -110,7 +110,7 @@ def train(
     state = resume_path(out)
     first = Recognizer() if start is None else Recognizer.load(start)
     made = Recognizer(config=over(first.config, config), training=as_asked(training, DEFAULT), cell=over(first.cell, cell))
-    if start is not None and (alone := [k for k in ("units", "pieces") if getattr(made.config, k) != getattr(first.config, k)]):
+    if start is not None and (alone := [k for k in BROUGHT if getattr(made.config, k) != getattr(first.config, k)]):
         raise ValueError(f"--start brings its units, which --{alone[0]} cannot change. Leave one of them out.")
     talks = begun([state], resume, quiet)
     with warned(talks):

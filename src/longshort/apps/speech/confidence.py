@@ -50,7 +50,7 @@ class Calibration:
         if len(least) < LEAST:
             return cls()
         x, y = _logit(np.array(least)), np.array(right, float)
-        n, N = y.sum(), len(y)
+        n = y.sum()
         y = np.where(y > 0, (n + 1) / (n + 2), 1 / (len(y) - n + 2))
         a, b = 1.0, 0.0
         X = np.stack([x, np.ones_like(x)], 1)  # [N, 2]
@@ -63,7 +63,7 @@ class Calibration:
             if np.abs(step).max() < 1e-9:
                 break
         if a <= 0:  # surer words are not right more often: each is as sure as all are on average
-            return cls(0.0, float(np.log((n + 1) / (N - n + 1))))
+            return cls(0.0, float(np.log((n + 1) / (len(y) - n + 1))))
         return cls(float(a), float(b))
 
 

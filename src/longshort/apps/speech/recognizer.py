@@ -33,6 +33,7 @@ from longshort.cell import Cell
 from longshort.probe import Watch
 from longshort.train import Training, train
 
+BROUGHT = ("units", "pieces")  # settings that belong to the units of a model to start from
 DEFAULT = Training(epochs=100, lr=1e-3, warmup=0.1, evaluate=200, patience=0, average=0.998)
 CELL = Cell(layer_norm=True)
 SILENT = 99.0  # percent of blanks from which on a network writes nothing
@@ -113,7 +114,7 @@ class Recognizer:
             raise ValueError("the aligner must have a CTC part, model='ctc' or model='joint'; this is a transducer.")
         sets = [data.read(d) if isinstance(d, str | os.PathLike) else list(d or ()) for d in (train_data, valid_data)]
         if first is not None:  # what is settled by its units
-            self.config = replace(self.config, units=first.config.units, pieces=first.config.pieces)
+            self.config = replace(self.config, **{k: getattr(first.config, k) for k in BROUGHT})
         units = first.units if first else None
         start_from = first.fitted.state_dict() if first else None
         spans = None if cutter is None else lambda u: [(w.start, w.end) for w in cutter.align(u, u.text).words]
