@@ -326,12 +326,12 @@ def translate_markdown(folder: Path) -> str:
 
 def _directions(result: dict[str, Any]) -> list[str]:
     """A run's scores and costs."""
-    first = result["cases"][0]["seeds"][0]
+    threads = sorted({seed["threads"] for case in result["cases"] for seed in case["seeds"]})
     how = "mean ± standard deviation over up to three seeds"
     if result["partial"]:
         seeds = max(len(case["seeds"]) for case in result["cases"])
         how = f"a partial run: {seeds} seed{'s' * (seeds > 1)} of {', '.join(case['name'] for case in result['cases'])}"
-    how += f", trained on {first['threads']} thread{'s' * (first['threads'] > 1)} each"
+    how += f", trained on {' or '.join(map(str, threads))} thread{'s' * (threads[-1] > 1)} each"
     return [f"{where(result)}; {how}.", "", *_grid(translate_head(result), translate_rows(result)), "",
             *_grid(COST_HEAD, cost_rows(result)), ""]  # fmt: skip
 
