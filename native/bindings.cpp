@@ -99,6 +99,19 @@ NB_MODULE(_native, m) {
     const nb::gil_scoped_release release;
     backward(l, p, in, out, g, threads);
   });
+  nb::class_<Weights>(m, "Weights")
+      .def("__init__",
+           [](Weights* self, const Layer& l, const nb::tuple& params, int threads) {
+             const Params p = params_of(params);
+             const nb::gil_scoped_release release;
+             new (self) Weights(l, p, threads);
+           })
+      .def("forward", [](const Weights& w, const nb::tuple& input, const nb::tuple& output, int threads) {
+        const Input in = input_of(input);
+        const Output out = output_of(output);
+        const nb::gil_scoped_release release;
+        w.forward(in, out, threads);
+      });
   nb::class_<Stream>(m, "Stream")
       .def(nb::init<int64_t, int>())
       .def("add", [](Stream& s, const Layer& l, const nb::tuple& params, uintptr_t h, uintptr_t c, uintptr_t y) {

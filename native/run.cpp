@@ -144,6 +144,12 @@ struct Pieces {  // one piece of scratch per crew
   }
 };
 
+void run(const Plan& plan, const Layer& l, const char* packed, const Input& in, const Output& out) {
+  const Isa& a = isa();
+  const Pieces scratch(plan.crews, plan.most([&](int k) { return a.forward_bytes(l, in, k, plan.size); }));
+  plan.each(scratch.data.data(), nullptr, [&](const Crew& crew) { a.forward(l, packed, in, out, crew); });
+}
+
 }  // namespace
 
 void forward(const Layer& l, const Params& p, const Input& in, const Output& out, bool train, int threads) {
@@ -156,9 +162,14 @@ void forward(const Layer& l, const Params& p, const Input& in, const Output& out
     packed = std::make_shared<Scratch>(a.packed_bytes(l, Pass::forward));
     team_run(n, [&](int i) { a.pack(l, p, Pass::forward, packed->data(), i, n); });
   }
-  const Pieces scratch(plan.crews, plan.most([&](int k) { return a.forward_bytes(l, in, k, plan.size); }));
-  plan.each(scratch.data.data(), nullptr, [&](const Crew& crew) { a.forward(l, packed->data(), in, out, crew); });
+  run(plan, l, packed->data(), in, out);
 }
+
+Weights::Weights(const Layer& l, const Params& p, int threads) : l_(l), packed_(isa().packed_bytes(l, Pass::forward), 1.25) {
+  const int n = std::max(threads, 1);
+  team_run(n, [&](int i) { isa().pack(l_, p, Pass::forward, packed_.data(), i, n); });
+}
+void Weights::forward(const Input& in, const Output& out, int threads) const { run(Plan(l_, in, threads), l_, packed_.data(), in, out); }
 
 void backward(const Layer& l, const Params& p, const Input& in, const Output& out, const Grads& gr, int threads) {
   const Isa& a = isa();

@@ -9,6 +9,17 @@ namespace longshort {
 void forward(const Layer&, const Params&, const Input&, const Output&, bool train, int threads);
 void backward(const Layer&, const Params&, const Input&, const Output&, const Grads&, int threads);
 
+// The weights of one layer, packed once by who knows that they stay as they are, for calls without gradients.
+class Weights {
+ public:
+  Weights(const Layer&, const Params&, int threads);
+  void forward(const Input&, const Output&, int threads) const;  // as the function, without looking at the weights again
+
+ private:
+  Layer l_;
+  Scratch packed_;
+};
+
 // A stack of layers, each reading the one below, run one step at a time: weights are packed once, and a step allocates nothing.
 class Stream {
  public:

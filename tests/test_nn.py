@@ -6,6 +6,7 @@ import itertools
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import pytest
@@ -237,6 +238,44 @@ def test_dropout_between_layers_and_weight_drop_act_in_training_only():
     torch.testing.assert_close(
         logit, x[0] @ m.weight_ih_l0[18:].T + m.bias_ih_l0[18:] + m.weight_hh_l0[18:].sum(1), rtol=0, atol=0.06
     )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cell", [c for c in VARIANTS if c.zoneout != (1.0, 1.0)], ids=str)
+def test_held_weights_give_the_same_bits_in_inference(cell):
+    """For any number of sequences and threads; when they are let go, others are seen."""
+    m = LSTM(4, 6, 2, bidirectional=True, cell=cell).eval()
+    xs = [torch.randn(T, B, 4) for T, B in ((1, 1), (7, 3), (2, 40))]
+    lengths = torch.tensor([2, 7, 0])
+    plain = [m(x) for x in xs] + [m(xs[1], lengths=lengths)]
+    with m.held():
+        held = [m(x) for x in xs] + [m(xs[1], lengths=lengths)]
+        twice = m(xs[1])
+        with ThreadPoolExecutor(1) as pool:
+            same(out(pool.submit(torch.no_grad()(m), xs[1]).result()), out(plain[1]), atol=0)
+    for a, b in zip(plain, held, strict=True):
+        same(out(a), out(b), atol=0)
+    same(out(twice), out(plain[1]), atol=0)
+    m.weight_hh_l1 *= 2
+    with m.held():
+        assert not torch.equal(m(xs[1])[0], plain[1][0])
+        assert torch.equal(m(xs[1])[0], m(xs[1])[0])
+
+
+@torch.no_grad()
+def test_held_nests_and_is_of_one_thread():
+    m, x = LSTM(4, 6, weight_drop=0.5), torch.randn(5, 3, 4)
+    with m.held():
+        first = m(x)[0]
+        with m.held():
+            assert torch.equal(m(x)[0], first)
+        assert torch.equal(m(x)[0], first)
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(torch.no_grad()(m), x).result()[0]
+        assert not torch.equal(other, first)  # it draws its own
+        assert torch.equal(m(x)[0], first)
+    assert not torch.equal(m(x)[0], first)
+    copy.deepcopy(m)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -21,6 +22,8 @@ from longshort.stream import Stream
 from longshort.tracing import eager, transformed
 
 INITS = ("torch", "forget_bias", "chrono:T_MAX", "orthogonal")
+
+Held = dict[str, tuple[dict[str, Tensor], dict[str, Any]]]  # by layer and direction: its weights, and what an engine made of them
 
 
 class Seen(NamedTuple):
@@ -87,7 +90,7 @@ class LSTM(nn.Module):
     """
 
     observer: Observer | None = None
-    _held: dict[str, dict[str, Tensor]] | None = None
+    _held: dict[int, Held] | None = None  # by thread
 
     def __init__(
         self,
@@ -361,13 +364,14 @@ class LSTM(nn.Module):
     ) -> tuple[Tensor, State, Tape | None]:  # fmt: skip
         """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
         reverse = suffix.endswith("_reverse")
-        if self._held is None:
+        kept: dict[str, Any] | None = None
+        if (held := self._held.get(get_ident()) if self._held else None) is None:
             params = self._weights(suffix)
         else:
-            params = self._held.get(suffix) or self._held.setdefault(suffix, self._weights(suffix))
+            params, kept = held.get(suffix) or held.setdefault(suffix, (self._weights(suffix), {}))
         special = tape or self.observer is not None or resets is not None or sizes is not None
         if d == 1 and not special and not (self.training and self.cell.noisy):
-            short = engines.infer(self.cell, params, x, state, lengths, reverse, self.engine)
+            short = engines.infer(self.cell, params, x, state, lengths, reverse, self.engine, kept)
             if short is not None:
                 return *short, None
         if x.dtype != (dtype := params["weight_ih"].dtype):
@@ -425,15 +429,21 @@ class LSTM(nn.Module):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Calls inside are parts of one sequence: they share the weights that weight_drop leaves, and convert them once.
+        """Calls inside are parts of one sequence: they share the weights that weight_drop leaves, convert them once, and look
+        at them once where no gradient is wanted.
 
         For networks that run step by step because what they read depends on what they wrote. Change no parameter inside.
         """
-        self._held = {}
+        if self._held is None:
+            self._held = {}
+        every, thread = self._held, get_ident()
+        within = thread in every
+        every.setdefault(thread, {})
         try:
             yield
         finally:
-            self._held = None
+            if not within:
+                del every[thread]
 
     def _autocast(self, v: Tensor) -> Tensor:
         to = _autocast_dtype(v.device.type)

@@ -200,7 +200,12 @@ void formats(int64_t T, int64_t B, int64_t I, int64_t H, Gates gates, bool norm)
     const C *ch = norm ? v[3].data() : nullptr, *gain = norm ? v[4].data() : nullptr;
     const Params p{v[0].data(), v[1].data(), v[2].data(), v[2].data(), nullptr, ch, gain, gain, gain};
     const Input in{T, B, nullptr, v[5].data(), B * I, I, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, false, nullptr, nullptr};
-    longshort::forward(l, p, in, {y.data(), hn.data(), cn.data(), nullptr, nullptr, nullptr, nullptr, nullptr}, false, 2);
+    const Output out{y.data(), hn.data(), cn.data(), nullptr, nullptr, nullptr, nullptr, nullptr};
+    longshort::forward(l, p, in, out, false, 2);
+    const auto before = std::make_tuple(y, hn, cn);
+    for (auto* u : {&y, &hn, &cn}) std::fill(u->begin(), u->end(), C(7));
+    Weights(l, p, 1).forward(in, out, 2);
+    expect(before == std::make_tuple(y, hn, cn), "weights that were packed once give the same bits", double(H));
     return std::vector<double>(y.begin(), y.end());
   };
   const auto exact = run(Type::f64, double());

@@ -186,6 +186,8 @@ def copied(source: Sequence[str], target: Sequence[str]) -> float:
 
 def _in_runs(same: NDArray, least: int) -> NDArray:
     """Which lie in runs of at least so many, bool, [N]."""
+    if np.count_nonzero(same) < least:
+        return np.zeros(len(same), bool)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
     made = np.zeros(len(same), bool)
     for start, end in edges.reshape(-1, 2):
