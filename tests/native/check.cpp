@@ -1,5 +1,6 @@
 // The kernels without Python, meant for the sanitizers: every variant and odd size on buffers of exact length, gradients against
 // differences, thread counts against each other, and the accuracy of sigmoid and tanh.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "run.h"
