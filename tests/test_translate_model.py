@@ -69,6 +69,25 @@ def test_the_smoothed_loss_is_torchs(n, v, e, smoothing):
         torch.testing.assert_close(smoothed(y.float(), weight.float(), bias.float(), truth, smoothing), want.float())
 
 
+@pytest.mark.parametrize(("smoothing", "rdrop"), [(0.0, 0.0), (0.1, 5.0), (0.9, 0.3)])
+@pytest.mark.parametrize(("n", "v", "e"), [(1, 1, 1), (127, 5, 3), (129, 100, 1), (300, 2, 7)])
+def test_two_passes_are_held_together_by_their_divergence(n, v, e, smoothing, rdrop):
+    y, z, weight, bias = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((n, e), (n, e), (v, e), (v,)))
+    truth = torch.randint(v, (n,))
+    p, q = (F.log_softmax(F.linear(x, weight, bias), -1) for x in (y, z))
+    apart = (F.kl_div(q, p, reduction="sum", log_target=True) + F.kl_div(p, q, reduction="sum", log_target=True)) / 2
+    want = (smoothed(y, weight, bias, truth, smoothing) + smoothed(z, weight, bias, truth, smoothing)) / 2 + rdrop / 2 * apart
+    got = smoothed(y, weight, bias, truth, smoothing, z, rdrop)
+    torch.testing.assert_close(got, want)
+    of = y, z, weight, bias
+    for a, b in zip(*(torch.autograd.grad(1.7 * x, of, retain_graph=True) for x in (got, want)), strict=True):
+        torch.testing.assert_close(a, b)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            smoothed(*(x.float() for x in (y, weight, bias)), truth, smoothing, z.float(), rdrop), want.float()
+        )
+
+
 def test_the_smoothed_loss_survives_great_logits_and_nothing_at_all():
     y, weight, truth = 1e4 * torch.randn(40, 3), torch.randn(9, 3), torch.randint(9, (40,))
     got = smoothed(y, weight, torch.zeros(9), truth, 0.1)

@@ -10,7 +10,6 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -93,13 +92,8 @@ class TranslateTask:
         """Cross-entropy with label smoothing, per target token and end."""
         c, net = self.config, cast(Network, model)
         y, truth = net(batch)
-        total = smoothed(y, net.table, net.bias, truth, c.smoothing)
-        if c.rdrop:
-            again, _ = net(batch)
-            p, q = (F.log_softmax(net.write(v).float(), -1) for v in (y, again))
-            apart = ((p.exp() - q.exp()) * (p - q)).sum() / 2  # mean of both divergences
-            total = (total + smoothed(again, net.table, net.bias, truth, c.smoothing)) / 2 + c.rdrop / 2 * apart
-        return Loss(total, float(len(truth)))
+        again = net(batch)[0] if c.rdrop else None
+        return Loss(smoothed(y, net.table, net.bias, truth, c.smoothing, again, c.rdrop), float(len(truth)))
 
     def score(self, model: nn.Module, split: Split) -> dict[str, float]:
         """BLEU and chrF of greedy translations, and the perplexity per token of the given ones."""
