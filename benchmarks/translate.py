@@ -32,7 +32,7 @@ from longshort.train import Training
 SEEDS = 4  # three for the mean, and one more in the ensemble
 TESTS = ("test_2016_flickr", "test_2017_flickr")
 CONFIG = Config()
-TRAINING = Training(epochs=30, lr=2e-3, warmup=0.04, evaluate=704, patience=0, average=0.999, betas=(0.9, 0.98), bf16=True)
+TRAINING = Training(epochs=11, lr=2e-3, warmup=0.04, evaluate=704, patience=0, average=0.999, betas=(0.9, 0.98), bf16=True)
 REPEATS = 5
 
 app = App(name="benchmarks.translate", help=__doc__)

@@ -19,7 +19,8 @@ V = 37
 DRY = {"dropout_embed": 0.0, "dropout_word": 0.0, "dropout": 0.0, "dropout_output": 0.0, "weight_drop": 0.0}
 SMALL = Config(embed=7, hidden=5, decode=12, encoder_layers=2, decoder_layers=2, heads=3, **DRY)
 KINDS = [{"attention": "dot"}, {"attention": "general"}, {"attention": "additive"}, {"attention": "general", "feed": True},
-         {"attention": "additive", "feed": True, "coverage": True}]  # fmt: skip
+         {"attention": "additive", "feed": True, "coverage": True}, {"again": True},
+         {"attention": "additive", "again": True, "feed": True, "coverage": True}]  # fmt: skip
 SIZES = [
     {"residual": False, "heads": 1},
     {"decoder_layers": 3, "encoder_layers": 1},
@@ -318,7 +319,7 @@ def test_tied_matrices_are_one_parameter():
 
 
 CHANGES = {"embed": 9, "hidden": 6, "decode": 9, "encoder_layers": 1, "decoder_layers": 1, "residual": False, "attention": "dot",
-           "heads": 1, "coverage": True, "feed": True, "tied": "none", "dropout_embed": 0.3, "dropout_word": 0.3, "dropout": 0.3,
+           "heads": 1, "again": True, "coverage": True, "feed": True, "tied": "none", "dropout_embed": 0.3, "dropout_word": 0.3, "dropout": 0.3,
            "dropout_output": 0.3, "weight_drop": 0.3}  # fmt: skip
 ELSEWHERE = {"units", "pieces", "shared", "fallback", "sampling", "unknown", "smoothing", "rdrop", "tokens", "longest", "ratio",
              "shortlist", "metric"}  # fmt: skip

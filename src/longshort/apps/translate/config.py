@@ -36,6 +36,7 @@ class Config:
         residual: add the input of each layer to its output, where their widths agree.
         attention: additive (Bahdanau et al. 2015), dot, or general (Luong et al. 2015).
         heads: attentions side by side, each with its share of the width. Vaswani et al. 2017.
+        again: the last LSTM layer of the decoder has an attention of its own, which looks when the answer of the first is known.
         coverage: of additive: how much attention each source word has had so far counts. Tu et al. 2016. It needs feed.
         feed: what was read from the source at the last step is an input of the next one (Luong et al. 2015). Steps must then
             come one after another in training, which takes longer.
@@ -63,7 +64,7 @@ class Config:
     pieces: int = 6000
     shared: bool = True
     fallback: bool = False
-    sampling: float = 0.1
+    sampling: float = 0.0
     unknown: float = 0.1
     embed: int = 256
     hidden: int = 256
@@ -73,16 +74,17 @@ class Config:
     residual: bool = True
     attention: Attend = "general"
     heads: int = 4
+    again: bool = True
     coverage: bool = False
     feed: bool = False
     tied: Tied = "all"
-    dropout_embed: float = 0.2
+    dropout_embed: float = 0.1
     dropout_word: float = 0.0
-    dropout: float = 0.3
-    dropout_output: float = 0.3
+    dropout: float = 0.2
+    dropout_output: float = 0.2
     weight_drop: float = 0.1
     smoothing: float = 0.1
-    rdrop: float = 0.0
+    rdrop: float = 3.0
     tokens: int = 1500
     longest: int = 128
     ratio: float = 5.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 import torch
@@ -41,7 +42,7 @@ class Batch(NamedTuple):
 class Memory(NamedTuple):
     """What is known of the source, a row per sentence.
 
-    keys, values: of the attention, [B, N, S, W].
+    keys, values: of the attention, [B, N, S, W]; where there are two, one after the other along N.
     h, c: where each layer of the decoder starts, [L, B, P] and [L, B, H].
     blank: where no source token is, bool, [B, S]; None: nowhere.
     """
@@ -122,8 +123,9 @@ class Network(nn.Module):
         self.bridge_h = Linear(M, c.decoder_layers * P)
         self.bridge_c = Linear(2 * c.hidden, c.decoder_layers * c.decode)
         self.attention = Attention(c, M, P)
+        self.again = Attention(replace(c, coverage=False), M, P) if c.again else None
         self.decoder = Stack(c, cell, [c.embed + P * c.feed] + [2 * P] * (c.decoder_layers - 1), c.decode, False)
-        self.readout = Linear(2 * P + c.embed, P * c.feed or c.embed)
+        self.readout = Linear((2 + c.again) * P + c.embed, P * c.feed or c.embed)
         self.narrow = Linear(P, c.embed) if c.feed else None
         self.output = nn.Parameter(torch.randn(target, c.embed) / math.sqrt(c.embed)) if c.tied == "none" else None
         self.bias = nn.Parameter(torch.zeros(target))
@@ -151,7 +153,10 @@ class Network(nn.Module):
         L = self.config.decoder_layers
         start = torch.tanh(self.bridge_h(h.transpose(0, 1).flatten(1))).unflatten(1, (L, -1)).transpose(0, 1)  # [L, B, P]
         cells = self.bridge_c(c.transpose(0, 1).flatten(1)).unflatten(1, (L, -1)).transpose(0, 1)
-        keys, values = self.attention.remember(dropout(x, p, self.training).transpose(0, 1))
+        x = dropout(x, p, self.training).transpose(0, 1)
+        keys, values = self.attention.remember(x)
+        if self.again is not None:
+            keys, values = (torch.cat(both, 1) for both in zip((keys, values), self.again.remember(x), strict=True))
         return Memory(keys, values, start, cells, blank)
 
     def start(self, memory: Memory) -> State:
@@ -203,15 +208,21 @@ class Network(nn.Module):
             below = stack.add(y, below)
             if not k:
                 cover = state.coverage if self.config.coverage else None
-                read = self.attention(y.transpose(0, 1), memory.keys, memory.values, memory.blank, cover)
-                context = dropout(read.context, p, self.training).transpose(0, 1)  # [T, B, P]
-        made = torch.tanh(self.readout(torch.cat([below, context, x], -1)))
+                N = self.config.heads
+                read = self.attention(y.transpose(0, 1), memory.keys[:, :N], memory.values[:, :N], memory.blank, cover)
+                context, weights = dropout(read.context, p, self.training).transpose(0, 1), read.weights  # [T, B, P]
+        contexts = [context]
+        if self.again is not None:
+            more = self.again(y.transpose(0, 1), memory.keys[:, N:], memory.values[:, N:], memory.blank)
+            contexts.append(dropout(more.context, p, self.training).transpose(0, 1))
+            weights = (weights + more.weights) / 2
+        made = torch.tanh(self.readout(torch.cat([below, *contexts, x], -1)))
         fed, coverage = state.fed, state.coverage
         if self.narrow is not None:
             fed, made = made[-1], self.narrow(made)
         if self.config.coverage:
             coverage = coverage + read.weights[:, -1]
-        return made, State(torch.cat(hs), torch.cat(cs), fed, coverage), read.weights
+        return made, State(torch.cat(hs), torch.cat(cs), fed, coverage), weights
 
     @property
     def table(self) -> Float[Tensor, "V E"]:
