@@ -26,11 +26,13 @@ from benchmarks.cases import BUSY, SETTLE_SECONDS
 from benchmarks.forecasting import console, write
 from benchmarks.machine import ROOT, Others, papers
 from benchmarks.stats import paired, spread
-from benchmarks.translate import CASES, CONFIG, TRAINING, pairs
+from benchmarks.translate import CASES, TRAINING, pairs
+from benchmarks.translate import CONFIG as RECIPE
 from longshort.apps.translate.task import TranslateTask
 from longshort.engine import fast_bf16
 
 ROUNDS, BATCHES = 7, 12
+CONFIG = replace(RECIPE, rdrop=0.0, again=False)  # what both have
 THEIRS = ROOT / "out/joey/bin/python"  # `make bench-joey` installs it
 CONTESTANTS: dict[str, dict[str, Any]] = {
     "ours": {"who": "ours", "bf16": True},  # the default

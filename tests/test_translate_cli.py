@@ -32,7 +32,8 @@ from test_cli import run, start, wait_for
 
 SMALL = ["--pieces", "80", "--embed", "32", "--hidden", "32", "--decode", "32", "--encoder-layers", "1", "--decoder-layers", "1",
          "--heads", "1", "--tokens", "1000", "--unknown", "0", "--no-bf16"]  # fmt: skip
-PLAIN = ["--dropout", "0", "--dropout-embed", "0", "--dropout-word", "0", "--dropout-output", "0", "--weight-drop", "0"]
+PLAIN = ["--dropout", "0", "--dropout-embed", "0", "--dropout-word", "0", "--dropout-output", "0", "--weight-drop", "0",
+         "--rdrop", "0"]  # fmt: skip
 LEARN = [*SMALL, *PLAIN, "--steps", "250", "--evaluate", "125", "--lr", "1e-2", "--warmup", "0.05", "--average", "0.9"]
 TINY = [*SMALL, "--steps", "2", "--evaluate", "2"]
 NOUNS = {"dog": "Hund", "man": "Mann", "bird": "Vogel", "horse": "Gaul"}
@@ -336,7 +337,7 @@ def test_flags_reach_the_translator_and_the_others_stay(home: Path, asked: list,
     assert {type(plain[k]) for k in ("config", "training", "cell")} == {Config, Training, longshort.Cell}
     assert [*map(len, plain["data"])] == [400, 32]
     assert ask("--steps", "7")["training"] == dataclasses.replace(DEFAULT, steps=7, epochs=None)
-    assert ask("--steps", "7", "--epochs", "30")["training"] == dataclasses.replace(DEFAULT, steps=7, epochs=30)
+    assert ask("--steps", "7", "--epochs", "15")["training"] == dataclasses.replace(DEFAULT, steps=7, epochs=15)
     assert ask("--epochs", "7", "--lr", "0.5")["training"] == dataclasses.replace(DEFAULT, epochs=7, lr=0.5)
     assert ask("--cell.layer-norm")["cell"] == dataclasses.replace(CELL, layer_norm=True)
     made = ask(

@@ -17,7 +17,7 @@ from longshort.cell import Cell
 pytestmark = pytest.mark.usefixtures("one_thread")
 V = 37
 DRY = {"dropout_embed": 0.0, "dropout_word": 0.0, "dropout": 0.0, "dropout_output": 0.0, "weight_drop": 0.0}
-SMALL = Config(embed=7, hidden=5, decode=12, encoder_layers=2, decoder_layers=2, heads=3, **DRY)
+SMALL = Config(embed=7, hidden=5, decode=12, encoder_layers=2, decoder_layers=2, heads=3, again=False, **DRY)
 KINDS = [{"attention": "dot"}, {"attention": "general"}, {"attention": "additive"}, {"attention": "general", "feed": True},
          {"attention": "additive", "feed": True, "coverage": True}, {"again": True},
          {"attention": "additive", "again": True, "feed": True, "coverage": True}]  # fmt: skip
@@ -177,7 +177,8 @@ def plain(net: Network, source: list[int], target: list[int]) -> tuple[Tensor, T
     h, s = (torch.cat(v) for v in zip(*ends, strict=True))
     hs = [*torch.tanh(net.bridge_h(h)).view(c.decoder_layers, -1)]
     cs = [*net.bridge_c(s).view(c.decoder_layers, -1)]
-    keys, values = net.attention.remember(torch.stack(xs)[None])
+    memory = torch.stack(xs)[None]
+    keys, values = net.attention.remember(memory)
     fed, had, logits, seen = net.bias.new_zeros(c.decode), net.bias.new_zeros(len(xs)), [], []
     for token in target:
         x = net.target[token] * c.embed**0.5
@@ -188,11 +189,15 @@ def plain(net: Network, source: list[int], target: list[int]) -> tuple[Tensor, T
             if not k:
                 read = net.attention(hs[0][None, None], keys, values, None, had[None] if c.coverage else None)
             inner = torch.cat([below, read.context[0, 0]])
-        made = fed = torch.tanh(net.readout(torch.cat([below, read.context[0, 0], x])))
-        had = had + read.weights[0, 0]
+        answers, weights = [read.context[0, 0]], read.weights[0, 0]
+        if c.again:
+            more = net.again(hs[-1][None, None], *net.again.remember(memory), None)
+            answers, weights = [*answers, more.context[0, 0]], (weights + more.weights[0, 0]) / 2
+        made = fed = torch.tanh(net.readout(torch.cat([below, *answers, x])))
+        had = had + weights
         table = net.target if net.output is None else net.output
         logits.append(table @ (net.narrow(made) if c.feed else made) + net.bias)
-        seen.append(read.weights[0, 0])
+        seen.append(weights)
     return torch.stack(logits), torch.stack(seen)
 
 

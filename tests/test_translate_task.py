@@ -16,7 +16,7 @@ from translate_grammar import grammar
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = Config(pieces=150, embed=16, hidden=16, decode=16, encoder_layers=1, decoder_layers=2, heads=2, tokens=300, longest=40,
-               ratio=8.0)  # fmt: skip
+               ratio=8.0, sampling=0.1, rdrop=0.0)  # fmt: skip
 PAIRS = [Pair(*p) for p in grammar(240, np.random.default_rng(0))]
 
 

@@ -29,7 +29,7 @@ from translate_grammar import NOUNS, VERBS, Phrase, grammar, say
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"pieces": 200, "embed": 48, "hidden": 48, "decode": 48, "encoder_layers": 1, "decoder_layers": 1, "heads": 2,
          "dropout": 0.1, "dropout_embed": 0.1, "dropout_output": 0.1, "dropout_word": 0.0, "weight_drop": 0.0, "sampling": 0.05,
-         "tokens": 1000, "longest": 60, "shortlist": 60}  # fmt: skip
+         "rdrop": 0.0, "tokens": 1000, "longest": 60, "shortlist": 60}  # fmt: skip
 TINY = SMALL | {"embed": 16, "hidden": 16, "decode": 16}
 FAST = Training(steps=300, lr=8e-3, warmup=0.1, evaluate=300, average=0.97)
 BRIEF = replace(FAST, steps=4, evaluate=2)
@@ -377,7 +377,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch, at)
 
 
 @pytest.mark.parametrize("asked", [
-    {"rdrop": 5.0}, {"attention": "additive", "feed": True, "coverage": True}, {"attention": "dot", "heads": 1}, {"units": "unigram"},
+    {"rdrop": 5.0}, {"again": False}, {"attention": "additive", "feed": True, "coverage": True}, {"attention": "dot", "heads": 1}, {"units": "unigram"},
     {"units": "char"}, {"shared": False, "tied": "output"}, {"shared": False, "tied": "none"}, {"tied": "none"}, {"tied": "output"},
     {"fallback": True, "pieces": 400}, {"decoder_layers": 2, "encoder_layers": 2, "weight_drop": 0.2}, {"feed": True}, {"metric": "chrF"},
     {"cell": Cell(projection=8)}, {"cell": Cell(layer_norm=True, peephole=True)}, {"training": replace(BRIEF, bf16=True)},

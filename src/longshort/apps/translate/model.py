@@ -221,7 +221,7 @@ class Network(nn.Module):
         if self.narrow is not None:
             fed, made = made[-1], self.narrow(made)
         if self.config.coverage:
-            coverage = coverage + read.weights[:, -1]
+            coverage = coverage + weights[:, -1]
         return made, State(torch.cat(hs), torch.cat(cs), fed, coverage), weights
 
     @property

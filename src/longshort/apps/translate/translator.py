@@ -34,7 +34,7 @@ from longshort.cell import Cell
 from longshort.probe import Watch
 from longshort.train import Training, train
 
-DEFAULT = Training(epochs=30, lr=2e-3, warmup=0.04, evaluate=500, patience=10, average=0.999, betas=(0.9, 0.98), bf16=True)
+DEFAULT = Training(epochs=15, lr=2e-3, warmup=0.04, evaluate=500, patience=10, average=0.999, betas=(0.9, 0.98), bf16=True)
 CELL = Cell()
 BROUGHT = ("units", "pieces", "shared", "fallback")  # settings that belong to the vocabularies of a model to start from
 AHEAD = 1000  # lines that are read before they are translated, those of like length together
