@@ -172,8 +172,8 @@ def main(
                            if k != "perplexity"} for part in parts}  # fmt: skip
             rows.append({"name": case.name, "config": asdict(CONFIG), "training": trained(TRAINING), "seeds": runs, "mean": mean})
             if len(runs) > 1:
-                whole = Translator.load(*(at(home, case, seed) for seed in range(len(runs))))
-                rows[-1]["ensemble"] = {"models": len(runs)} | scored(whole, case, parts)
+                whole = Translator.load(*(at(home, case, seed) for seed in range(len(runs)))).tune(pairs(case, "val"))
+                rows[-1]["ensemble"] = {"models": len(runs), "length penalty": whole.length_penalty} | scored(whole, case, parts)
             for part in parts:
                 said = "  ".join(f"{k} {v['mean']:.2f}" for k, v in mean[part].items())
                 console.print(f"{case.name}, {part}: {said}")

@@ -68,8 +68,8 @@ def main(out: Path, pairs: tuple[int, int, int] = (6000, 200, 500), epochs: int 
     train, valid, test = (write(out, name, of, rng) for name, of in parts)
 
     training = Training(epochs=epochs, lr=5e-3, warmup=0.05, evaluate=100, average=0.98)
-    translator = Translator(pieces=200, embed=64, hidden=64, decode=128, encoder_layers=1, decoder_layers=1, sampling=0.0,
-                            dropout_embed=0.1, dropout_word=0.0, dropout=0.1, dropout_output=0.1, weight_drop=0.0,
+    translator = Translator(pieces=200, embed=64, hidden=64, decode=128, encoder_layers=1, decoder_layers=1,
+                            dropout_embed=0.1, dropout_word=0.0, dropout=0.1, dropout_output=0.1, weight_drop=0.0, rdrop=0.0,
                             training=training)  # fmt: skip
     translator.fit(train, valid, progress=True)
     translator.save(out / "model.safetensors")

@@ -21,6 +21,7 @@ from longshort.apps.translate.shortlist import ROUNDS, shortlist
 from longshort.apps.translate.task import TranslateTask
 from longshort.apps.translate.text import Glossary
 from longshort.apps.translate.translation import Alternative, Translation
+from longshort.apps.translate.tuning import PENALTIES
 from longshort.apps.translate.vocabulary import EOS
 from longshort.cell import Cell
 from longshort.train import Training
@@ -296,6 +297,12 @@ def test_an_ensemble_averages_probabilities(learned, tmp_path):
     p, q, mean = (math.exp(m.score([one])[0]) for m in (learned, other, both))
     assert mean == pytest.approx((p + q) / 2, rel=1e-4)
     assert not learned.friends
+    assert both.calibration == learned.calibration
+    assert both.tune(VALID).calibration != learned.calibration
+    assert both.length_penalty in PENALTIES
+    for none, why in (([], "one or more, got none"), ([Pair("a", " ")], "the translation is empty")):
+        with pytest.raises(ValueError, match=why):
+            both.tune(none)
     assert len(learned.together(both, other).friends) == 3
     with pytest.raises(ValueError, match=r"a file holds one model, and this is an ensemble of 2\. Save each"):
         both.save(tmp_path / "both.safetensors")

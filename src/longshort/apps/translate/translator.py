@@ -136,8 +136,24 @@ class Translator:
                 bare, size = self.shortlist[:, 0] < 0, min(self.shortlist.shape[1], old.shape[1])
                 self.shortlist[bare, :size] = old[bare, :size]
         if task.valid:
-            self.length_penalty, self.calibration = tuned(self.reader().once, task.valid, self.config.metric)
+            self.tune(task.valid)
         self.scores = (Score("valid", date.today().isoformat(), result.scores),) if result.scores else ()
+        return self
+
+    def tune(self, pairs: Pairs) -> Self:
+        """Learn from pairs that were not trained on how longer translations are to be liked, and how sure one may be. `fit` has
+        done it with its validation pairs; an ensemble has both from its first model until it is asked.
+
+        Args:
+            pairs: as `fit`'s data; up to 500 of them are translated.
+
+        Raises:
+            ValueError: there are none, or a translation is empty.
+        """
+        some = data.judges(_pairs(pairs))
+        if not some:
+            raise ValueError("pairs must be one or more, got none.")
+        self.length_penalty, self.calibration = tuned(self.reader().once, some, self.config.metric)
         return self
 
     @overload
