@@ -300,7 +300,7 @@ def test_an_ensemble_averages_probabilities(learned, tmp_path):
     assert both.calibration == learned.calibration
     assert both.tune(VALID).calibration != learned.calibration
     assert both.length_penalty in PENALTIES
-    for none, why in (([], "one or more, got none"), ([Pair("a", " ")], "the translation is empty")):
+    for none, why in (([], "must hold one or more sentence pairs"), ([Pair("a", " ")], "the translation is empty")):
         with pytest.raises(ValueError, match=why):
             both.tune(none)
     assert len(learned.together(both, other).friends) == 3

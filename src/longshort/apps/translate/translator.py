@@ -150,10 +150,8 @@ class Translator:
         Raises:
             ValueError: there are none, or a translation is empty.
         """
-        some = data.judges(_pairs(pairs))
-        if not some:
-            raise ValueError("pairs must be one or more, got none.")
-        self.length_penalty, self.calibration = tuned(self.reader().once, some, self.config.metric)
+        told = data.judges(_pairs(pairs))
+        self.length_penalty, self.calibration = tuned(self.reader().once, told, self.config.metric)
         return self
 
     @overload
