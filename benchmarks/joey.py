@@ -1,4 +1,4 @@
-"""How fast the default translator trains, beside JoeyNMT's LSTM of the same size on the same batches of Multi30k.
+"""How fast our translator trains (one pass, one attention), beside JoeyNMT's LSTM of equal size on the same batches of Multi30k.
 `python -m benchmarks.joey [--rounds N] [--batches N]`.
 
 Each contestant is a process of its own; they take turns, and all have all cores. Data stays in the padded batches that our task
@@ -35,7 +35,7 @@ ROUNDS, BATCHES = 7, 12
 CONFIG = replace(RECIPE, rdrop=0.0, again=False)  # what both have
 THEIRS = ROOT / "out/joey/bin/python"  # `make bench-joey` installs it
 CONTESTANTS: dict[str, dict[str, Any]] = {
-    "ours": {"who": "ours", "bf16": True},  # the default
+    "ours": {"who": "ours", "bf16": True},
     "ours, float32": {"who": "ours", "bf16": False},
     "JoeyNMT": {"who": "joey", "bf16": False, "feed": True},  # its default
     "JoeyNMT, no input feeding": {"who": "joey", "bf16": False, "feed": False},

@@ -318,7 +318,7 @@ def translate_markdown(folder: Path) -> str:
         lines = ["Not measured yet: `make bench-translate`."]
     if joey:
         theirs = next(v for k, v in joey["contestants"].items() if k.startswith("JoeyNMT"))
-        how = f"{joey['rounds']} interleaved rounds over the same {joey['batches']} batches"
+        how = f"{joey['rounds']} interleaved rounds over the same {joey['batches']} batches, one pass and one attention"
         lines += ["", f"Training beside JoeyNMT {theirs['version']} (`make bench-joey`): {where(joey)}; {how}.", "",
                   *_grid(JOEY_HEAD, joey_rows(joey))]  # fmt: skip
     return "\n".join(lines)

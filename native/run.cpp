@@ -166,7 +166,7 @@ void forward(const Layer& l, const Params& p, const Input& in, const Output& out
 }
 
 Weights::Weights(const Layer& l, const Params& p, int threads) : l_(l), packed_(isa().packed_bytes(l, Pass::forward), 1.25) {
-  const int n = std::max(threads, 1);
+  const int n = worth(double(l.rows()) * double(l.I + l.P), 1e5, threads);
   team_run(n, [&](int i) { isa().pack(l_, p, Pass::forward, packed_.data(), i, n); });
 }
 void Weights::forward(const Input& in, const Output& out, int threads) const { run(Plan(l_, in, threads), l_, packed_.data(), in, out); }

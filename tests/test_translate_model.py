@@ -25,6 +25,8 @@ SIZES = [
     {"residual": False, "heads": 1},
     {"decoder_layers": 3, "encoder_layers": 1},
     {"hidden": 6, "embed": 12, "decoder_layers": 1},
+    {"again": True, "decoder_layers": 3},
+    {"again": True, "decoder_layers": 1, "heads": 1},
 ]
 CELLS = [Cell(projection=6), Cell(layer_norm=True, peephole=True), Cell(coupled=True, zoneout=(0.1, 0.2))]
 
@@ -94,20 +96,23 @@ def test_the_smoothed_loss_survives_great_logits_and_nothing_at_all():
     got = smoothed(y, weight, torch.zeros(9), truth, 0.1)
     torch.testing.assert_close(got, F.cross_entropy(y @ weight.T, truth, reduction="sum", label_smoothing=0.1))
     y = torch.zeros(0, 3, requires_grad=True)
-    smoothed(y, weight, torch.zeros(9), truth[:0], 0.1).backward()
-    assert y.grad is not None
-    assert y.grad.shape == (0, 3)
+    for again in (None, y):
+        smoothed(y, weight, torch.zeros(9), truth[:0], 0.1, again, 3.0).backward()
+        assert y.grad is not None
+        assert y.grad.shape == (0, 3)
 
 
-def test_under_autocast_the_smoothed_loss_is_near_and_of_its_types():
-    y, weight, bias = (torch.randn(*s, requires_grad=True) for s in ((200, 16), (50, 16), (50,)))
-    truth = torch.randint(50, (200,))
-    want = F.cross_entropy(F.linear(y, weight, bias), truth, reduction="sum", label_smoothing=0.1)
+@pytest.mark.parametrize("rdrop", [None, 3.0])
+def test_under_autocast_the_smoothed_loss_is_near_and_of_its_types(rdrop):
+    y, z, weight, bias = (torch.randn(*s, requires_grad=True) for s in ((200, 16), (200, 16), (50, 16), (50,)))
+    truth, more = torch.randint(50, (200,)), [] if rdrop is None else [z]
+    exact = [v.double() for v in (weight, bias)]
+    want = smoothed(y.double(), *exact, truth, 0.1, *(v.double() for v in more), rdrop=rdrop or 0.0).float()
     with torch.autocast("cpu", torch.bfloat16):
-        got = smoothed(y.bfloat16(), weight, bias, truth, 0.1)
+        got = smoothed(y.bfloat16(), weight, bias, truth, 0.1, *(v.bfloat16() for v in more), rdrop=rdrop or 0.0)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, want, rtol=5e-3, atol=0)
-    near, true = (torch.autograd.grad(x, (y, weight, bias)) for x in (got, want))
+    near, true = (torch.autograd.grad(x, (y, weight, bias, *more)) for x in (got, want))
     for a, b in zip(near, true, strict=True):
         assert a.dtype == torch.float32
         assert (a - b).norm() < 0.02 * b.norm()

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from longshort import probe
 from longshort.apps.translate.config import Config
 from longshort.apps.translate.data import Pair
 from longshort.apps.translate.task import STRANGE, TranslateTask, hidden
@@ -93,6 +94,15 @@ def test_the_loss_is_label_smoothed_cross_entropy_and_rdrop_adds_what_two_passes
         totals.append(noisy.loss(twice, batch).total.detach())
     assert totals[0] < totals[1]
     torch.testing.assert_close(2 * (totals[1] - totals[0]), totals[2] - totals[1], rtol=1e-4, atol=0)  # linear in the weight
+
+
+def test_a_trace_has_the_steps_of_one_pass():
+    t = task(rdrop=3.0)
+    net, batch = t.model(), t.batches("train", 0)[0]
+    with probe.record(net) as seen:
+        t.loss(net, batch).total.backward()
+    assert len(seen["encoder.0.l0"].h) == batch.source.shape[1]
+    assert len(seen["decoder.1.l0"].h) == batch.target.shape[1] - 1
 
 
 def test_scores_are_in_real_units():

@@ -23,7 +23,7 @@ from longshort.tracing import eager, transformed
 
 INITS = ("torch", "forget_bias", "chrono:T_MAX", "orthogonal")
 
-Held = dict[str, tuple[dict[str, Tensor], dict[str, Any]]]  # by layer and direction: its weights, and what an engine made of them
+Held = dict[str, tuple[dict[str, Tensor], dict[Any, Any]]]  # by layer and direction: its weights, and what an engine made of them
 
 
 class Seen(NamedTuple):
@@ -364,7 +364,7 @@ class LSTM(nn.Module):
     ) -> tuple[Tensor, State, Tape | None]:  # fmt: skip
         """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
         reverse = suffix.endswith("_reverse")
-        kept: dict[str, Any] | None = None
+        kept: dict[Any, Any] | None = None
         if (held := self._held.get(get_ident()) if self._held else None) is None:
             params = self._weights(suffix)
         else:
@@ -427,16 +427,18 @@ class LSTM(nn.Module):
             params["weight_hh"] = dropout(params["weight_hh"], self.weight_drop, True)
         return params
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_held"}
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Calls inside are parts of one sequence: they share the weights that weight_drop leaves, convert them once, and look
         at them once where no gradient is wanted.
 
-        For networks that run step by step because what they read depends on what they wrote. Change no parameter inside.
+        For networks that run step by step because what they read depends on what they wrote, eagerly. Each thread holds for
+        itself. Change no parameter inside.
         """
-        if self._held is None:
-            self._held = {}
-        every, thread = self._held, get_ident()
+        every, thread = self.__dict__.setdefault("_held", {}), get_ident()
         within = thread in every
         every.setdefault(thread, {})
         try:

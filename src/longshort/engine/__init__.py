@@ -54,7 +54,7 @@ def choose(cell: Cell, call: Call, engine: str = "auto") -> str:
 
 def infer(
     cell: Cell, params: Params, x: Tensor, state: State | None, lengths: Tensor | None, reverse: bool, engine: str,
-    kept: dict[str, Any] | None = None,
+    kept: dict[Any, Any] | None = None,
 ) -> tuple[Tensor, State] | None:  # fmt: skip
     """What `run` returns, but h [1, B, P] and c [1, B, H], on a short way; None where there is none. See `cpu.infer`."""
     return cpu.infer(cell, params, x, state, lengths, reverse, kept) if engine in ("auto", "cpu") else None

@@ -79,7 +79,7 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
 
 
 def infer(
-    cell: Cell, params: Params, x: Tensor, state: State | None, lengths: Maybe, reverse: bool, kept: dict[str, Any] | None = None
+    cell: Cell, params: Params, x: Tensor, state: State | None, lengths: Maybe, reverse: bool, kept: dict[Any, Any] | None = None
 ) -> tuple[Tensor, State] | None:
     """One layer in one direction without gradients, the short way: between two calls the caches have forgotten what Python needs.
 
@@ -113,11 +113,11 @@ def infer(
     job = Job(x, *(state or (None, None)), *own, lengths, *[None] * 6, reverse)  # type: ignore[call-arg]
     y, h = _empty(T, B, P, dtype=kind), _empty(1, B, P, dtype=kind)
     c = _empty(1, B, H, dtype=arithmetic(kind))
-    (weights, rest), made, threads = _read(job), _addresses(y, h, c, *[None] * 5), torch.get_num_threads()
+    layer, (weights, rest), made, threads = job.layer(cell), _read(job), _addresses(y, h, c, *[None] * 5), torch.get_num_threads()
     if kept is None:
-        native.forward(job.layer(cell), weights, rest, made, False, threads)
+        native.forward(layer, weights, rest, made, False, threads)
     else:
-        packed = kept.get("cpu") or kept.setdefault("cpu", native.Weights(job.layer(cell), weights, threads))
+        packed = kept.get(layer) or kept.setdefault(layer, native.Weights(layer, weights, threads))
         packed.forward(rest, made, threads)
     return y, State(h, c)
 

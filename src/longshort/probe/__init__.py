@@ -16,7 +16,7 @@ from longshort.probe.measures import (
     summary,
     time_constants,
 )
-from longshort.probe.record import Recording, Trace, record
+from longshort.probe.record import Recording, Trace, record, unseen
 from longshort.probe.watch import Shown, Watch
 
 __all__ = [
@@ -40,4 +40,5 @@ __all__ = [
     "stuck",
     "summary",
     "time_constants",
+    "unseen",
 ]

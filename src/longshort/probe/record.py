@@ -75,6 +75,19 @@ def record(
             taps[path].closed = True
 
 
+@contextmanager
+def unseen(model: nn.Module) -> Iterator[None]:
+    """What a model computes inside is not recorded: a second pass over the same batch."""
+    found = [(m, m.observer) for m in model.modules() if isinstance(m, LSTM)]
+    try:
+        for m, _ in found:
+            m.observer = None
+        yield
+    finally:
+        for m, observer in found:
+            m.observer = observer
+
+
 class Wish(NamedTuple):
     """What a recording keeps; see `record`."""
 

@@ -36,7 +36,7 @@ class Config:
         residual: add the input of each layer to its output, where their widths agree.
         attention: additive (Bahdanau et al. 2015), dot, or general (Luong et al. 2015).
         heads: attentions side by side, each with its share of the width. Vaswani et al. 2017.
-        again: the last LSTM layer of the decoder has an attention of its own, which looks when the answer of the first is known.
+        again: the decoder's last LSTM layer asks an attention of its own; of two layers or more, knowing the first answer.
         coverage: of additive: how much attention each source word has had so far counts. Tu et al. 2016. It needs feed.
         feed: what was read from the source at the last step is an input of the next one (Luong et al. 2015). Steps must then
             come one after another in training, which takes longer.

@@ -177,7 +177,7 @@ class Network(nn.Module):
             lengths: how many of them count, so that the others need no work; None: all.
 
         Returns:
-            what the output layer reads; the state after the tokens; the attention, [B, T, S].
+            what the output layer reads; the state after the tokens; the attention, [B, T, S], of two the mean.
         """
         return self.go(self.embed(tokens, self.target), state, memory, lengths)
 

@@ -22,6 +22,7 @@ from longshort.apps.translate.losses import smoothed
 from longshort.apps.translate.model import Batch, Network
 from longshort.apps.translate.vocabulary import BOS, EOS, Vocabulary
 from longshort.cell import Cell
+from longshort.probe import unseen
 from longshort.task import Batches, Input, Loss, Plain, Split
 
 Tokens = Sequence[Sequence[int]]
@@ -92,7 +93,10 @@ class TranslateTask:
         """Cross-entropy with label smoothing, per target token and end."""
         c, net = self.config, cast(Network, model)
         y, truth = net(batch)
-        again = net(batch)[0] if c.rdrop else None
+        again = None
+        if c.rdrop:
+            with unseen(net):
+                again, _ = net(batch)
         return Loss(smoothed(y, net.table, net.bias, truth, c.smoothing, again, c.rdrop), float(len(truth)))
 
     def score(self, model: nn.Module, split: Split) -> dict[str, float]:

@@ -148,7 +148,8 @@ class Translator:
             pairs: as `fit`'s data; up to 500 of them are translated.
 
         Raises:
-            ValueError: there are none, or a translation is empty.
+            RuntimeError: nothing is fitted.
+            ValueError, OSError: the data is wrong, or a translation is empty; the message names the place.
         """
         told = data.judges(_pairs(pairs))
         self.length_penalty, self.calibration = tuned(self.reader().once, told, self.config.metric)
