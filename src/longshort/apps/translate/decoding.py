@@ -114,16 +114,15 @@ class Reader:
         lengths, together = np.array([len(t) for t in tokens]), 1 if how.fast else TOGETHER
         device = self.networks[0].bias.device
         alike = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
-        for some in [some for rows in alike for some in np.split(rows, range(together, len(rows), together))]:
-            x = torch.tensor([[*tokens[k], EOS] for k in some], device=device)
-            asked = [Constraints(prefix, tuple(r.phrases for r in must[k])) for k in some]
-            only = self._only(tokens[some[0]], asked[0]) if how.fast else None
-            with ExitStack() as stack:
-                for network in self.networks:
-                    stack.enter_context(network.decoder.held())
-                found = search(self.networks, x, wide, asked, only)
-            for k, of in zip(some, found, strict=True):
-                made[int(k)] = self._translation(sentences[k], tokens[k], of, [*begun, *must[k]], how)
+        with ExitStack() as stack:
+            for network in self.networks:
+                stack.enter_context(network.decoder.held())
+            for some in [some for rows in alike for some in np.split(rows, range(together, len(rows), together))]:
+                x = torch.tensor([[*tokens[k], EOS] for k in some], device=device)
+                asked = [Constraints(prefix, tuple(r.phrases for r in must[k])) for k in some]
+                only = self._only(tokens[some[0]], asked[0]) if how.fast else None
+                for k, found in zip(some, search(self.networks, x, wide, asked, only), strict=True):
+                    made[int(k)] = self._translation(sentences[k], tokens[k], found, [*begun, *must[k]], how)
         return [made[k] for k in range(len(sentences))]
 
     def _only(self, tokens: Sequence[int], asked: Constraints) -> Tensor:
