@@ -131,6 +131,17 @@ NB_MODULE(_native, m) {
         const nb::gil_scoped_release release;
         l.run((const float*)x, M, (const float*)bias, (float*)y, threads);
       });
+  m.def("attend", [](const nb::tuple& sizes, const nb::tuple& tensors, const nb::tuple& strides, float scale, int threads) {
+    Attend a;
+    Reader s(sizes), t(tensors), d(strides);
+    s.done(4), t.done(5), d.done(6);
+    a.R = s.number(), a.N = s.number(), a.S = s.number(), a.W = s.number();
+    t(a.query), t(a.keys), t(a.values), t(a.context), t(a.weights);
+    a.k_r = d.number(), a.k_n = d.number(), a.k_s = d.number(), a.v_r = d.number(), a.v_n = d.number(), a.v_s = d.number();
+    a.scale = scale;
+    const nb::gil_scoped_release release;
+    attend(a, threads);
+  });
   m.def("isa", [] { return std::string(isa().name); });
   m.def("instruction_sets", [] {
     int n = 0;

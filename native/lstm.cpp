@@ -1,4 +1,5 @@
 // One instruction set's table of entry points; compiled once per instruction set (LS_ISA names it).
+#include "attend.h"
 #include "backward.h"
 #include "linear.h"
 
@@ -113,6 +114,7 @@ const Isa table = {
     [](int64_t N, int64_t K, const char* packed, const float* b, const float* x, int64_t M, float* y, int part, int parts) {
       Linear{N, K}.run((const float*)packed, b, x, M, y, part, parts);
     },
+    attend,
     fingerprint,
     [](Type t, const void* x, int64_t n, void* s, void* h) {
       const auto run = [&]<class C>(const C* from, C* sig, C* th) {

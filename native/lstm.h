@@ -75,6 +75,15 @@ struct Crew {
   }
 };
 
+// One query for each row and head, and what it reads. Axes: R rows, N heads, S keys, W width of a head.
+struct Attend {
+  int64_t R, N, S, W;
+  const float *query, *keys, *values;    // [R, N, W]; [R, N, S, W] twice, strides below in elements, the last one 1
+  int64_t k_r, k_n, k_s, v_r, v_n, v_s;
+  float scale;                           // of the products
+  float *context, *weights;              // [R, N, W]; mean over the heads, [R, S]
+};
+
 inline constexpr int FINGERPRINT = 128;  // words
 
 enum class Pass : int { forward, backward, backward_x };  // backward_x: the gradient of x is wanted too
@@ -97,6 +106,7 @@ struct Isa {
   size_t (*linear_bytes)(int64_t N, int64_t K);
   void (*linear_pack)(int64_t N, int64_t K, const float* weight, char* packed, int part, int parts);
   void (*linear)(int64_t N, int64_t K, const char* packed, const float* bias, const float* x, int64_t M, float* y, int part, int parts);
+  void (*attend)(const Attend&, int64_t from, int64_t to);  // some rows (see attend.h)
   // Mixes the bytes at p into a fingerprint: any change in them changes it, but for a chance of 2^-32 at most.
   void (*fingerprint)(const void* p, size_t bytes, uint32_t print[FINGERPRINT]);
   void (*activate)(Type, const void* x, int64_t n, void* sigmoid, void* tanh);  // as the cell does, f32 or f64: for tests of accuracy

@@ -165,11 +165,9 @@ void forward(const Layer& l, const Params& p, const Input& in, const Output& out
   run(plan, l, packed->data(), in, out);
 }
 
-Weights::Weights(const Layer& l, const Params& p, int threads) : l_(l), packed_(isa().packed_bytes(l, Pass::forward), 1.25) {
-  const int n = worth(double(l.rows()) * double(l.I + l.P), 1e5, threads);
-  team_run(n, [&](int i) { isa().pack(l_, p, Pass::forward, packed_.data(), i, n); });
-}
-void Weights::forward(const Input& in, const Output& out, int threads) const { run(Plan(l_, in, threads), l_, packed_.data(), in, out); }
+Weights::Weights(const Layer& l, const Params& p, int threads)
+    : l_(l), packed_(packed_weights(l, p, worth(double(l.rows()) * double(l.I + l.P), 4e5, threads))) {}
+void Weights::forward(const Input& in, const Output& out, int threads) const { run(Plan(l_, in, threads), l_, packed_->data(), in, out); }
 
 void backward(const Layer& l, const Params& p, const Input& in, const Output& out, const Grads& gr, int threads) {
   const Isa& a = isa();
@@ -230,6 +228,11 @@ Linear::Linear(int64_t N, int64_t K, const float* weight, int threads) : N_(N), 
 void Linear::run(const float* x, int64_t M, const float* bias, float* y, int threads) const {
   const int n = worth(2. * double(M) * double(N_) * double(K_), 4e6, threads);
   team_run(n, [&](int i) { isa().linear(N_, K_, packed_.data(), bias, x, M, y, i, n); });
+}
+
+void attend(const Attend& a, int threads) {
+  const int n = int(std::clamp<int64_t>(worth(4. * double(a.R * a.N) * double(a.S * a.W), 4e6, threads), 1, std::max<int64_t>(a.R, 1)));
+  team_run(n, [&](int i) { isa().attend(a, a.R * i / n, a.R * (i + 1) / n); });
 }
 
 }  // namespace longshort

@@ -1,5 +1,7 @@
 // Runs a layer on the team: sorts by length, cuts the batch into crews, packs, runs.
 #pragma once
+#include <memory>
+
 #include "lstm.h"
 #include "threads.h"
 
@@ -9,7 +11,7 @@ namespace longshort {
 void forward(const Layer&, const Params&, const Input&, const Output&, bool train, int threads);
 void backward(const Layer&, const Params&, const Input&, const Output&, const Grads&, int threads);
 
-// The weights of one layer, packed once by who knows that they stay as they are, for calls without gradients.
+// The weights of one layer, looked at once by who knows that they stay as they are, for calls without gradients.
 class Weights {
  public:
   Weights(const Layer&, const Params&, int threads);
@@ -17,7 +19,7 @@ class Weights {
 
  private:
   Layer l_;
-  Scratch packed_;
+  std::shared_ptr<const Scratch> packed_;
 };
 
 // A stack of layers, each reading the one below, run one step at a time: weights are packed once, and a step allocates nothing.
@@ -44,5 +46,7 @@ class Linear {
   int64_t N_, K_;
   Scratch packed_;
 };
+
+void attend(const Attend&, int threads);
 
 }  // namespace longshort

@@ -11,8 +11,10 @@ from longshort.apps.translate.attention import Attention
 from longshort.apps.translate.config import Config
 from longshort.apps.translate.losses import smoothed
 from longshort.apps.translate.model import Batch, Memory, Network, State
+from longshort.apps.translate.steps import Steps, prepared
 from longshort.apps.translate.task import pad
 from longshort.cell import Cell
+from longshort.engine import cpu
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 V = 37
@@ -45,7 +47,12 @@ def sentences(*lengths: int) -> list[list[int]]:
     return [torch.randint(4, V, (n,)).tolist() for n in lengths]
 
 
-def steps(net: Network, tokens: Tensor, memory: Memory) -> tuple[Tensor, State, Tensor]:
+def leaves(what) -> list[Tensor]:
+    """The tensors in a memory or a state."""
+    return [v for part in what if part is not None for v in (part if isinstance(part, tuple) else (part,))]
+
+
+def steps(net: Network | Steps, tokens: Tensor, memory: Memory) -> tuple[Tensor, State, Tensor]:
     """Log-probabilities [B, T, V], the last state, attention [B, T, S], made step by step."""
     state, logps, seen = net.start(memory), [], []
     for t in range(tokens.shape[1]):
@@ -236,17 +243,18 @@ def test_step_by_step_and_all_at_once_are_the_same(asked, cell):
     memory = net.remember(source, torch.full((4,), 6))
     assert memory.blank is None
     y, end, weights = net.run(tokens, net.start(memory), memory)
-    logp, state, seen = steps(net, tokens, memory)
-    torch.testing.assert_close(logp, F.log_softmax(net.write(y), -1).transpose(0, 1), rtol=1e-5, atol=2e-6)
-    torch.testing.assert_close(seen, weights, rtol=1e-5, atol=2e-6)
-    for a, b in zip(state, end, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-6)
-    assert state.fed.shape == (4, (cell.projection or 12) if net.config.feed else 0)
-    if net.config.coverage:
-        torch.testing.assert_close(state.coverage, seen.sum(1))
-    only = torch.tensor([3, 1, 17])
-    some, _, _ = net.step(tokens[:, 0], net.start(memory), memory, only)
-    torch.testing.assert_close(some, F.log_softmax(net.write(y[0])[:, only], -1), rtol=1e-5, atol=2e-6)
+    for one in (net, Steps(net)):
+        logp, state, seen = steps(one, tokens, memory)
+        torch.testing.assert_close(logp, F.log_softmax(net.write(y), -1).transpose(0, 1), rtol=1e-5, atol=2e-6)
+        torch.testing.assert_close(seen, weights, rtol=1e-5, atol=2e-6)
+        for a, b in zip(leaves(state), leaves(end), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-6)
+        assert state.fed.shape == (4, (cell.projection or 12) if net.config.feed else 0)
+        if net.config.coverage:
+            torch.testing.assert_close(state.coverage, seen.sum(1))
+        for only in (torch.tensor([3, 1, 17]), torch.tensor([5])):
+            some, _, _ = one.step(tokens[:, 0], net.start(memory), memory, only)
+            torch.testing.assert_close(some, F.log_softmax(net.write(y[0])[:, only], -1), rtol=1e-5, atol=2e-6)
 
 
 # who stands beside whom
@@ -288,16 +296,16 @@ def test_in_a_search_a_sentence_has_the_same_bits_beside_any_others(asked, cell,
     net = network(cell, **size | asked)
     source, tokens = torch.randint(4, V, (9, S)), torch.randint(4, V, (9, 4))
     memory = net.remember(source, torch.full((9,), S))
-    want = steps(net, tokens, memory)
-    for B in range(1, 10):
-        rows = torch.randperm(9)[:B]
-        for held in (net.remember(source[rows], torch.full((B,), S)), memory.rows(rows)):
-            for a, b in zip(held, memory.rows(rows), strict=True):
-                assert b is None if a is None else torch.equal(a, b)
-            logp, state, weights = steps(net, tokens[rows], held)
-            assert torch.equal(logp, want[0][rows])
-            assert torch.equal(weights, want[2][rows])
-            assert all(torch.equal(a, b) for a, b in zip(state, want[1].rows(rows), strict=True))
+    for one in (net, Steps(net)):
+        want = steps(one, tokens, memory)
+        for B in range(1, 10):
+            rows = torch.randperm(9)[:B]
+            for held in (net.remember(source[rows], torch.full((B,), S)), memory.rows(rows)):
+                assert all(map(torch.equal, leaves(held), leaves(memory.rows(rows))))
+                logp, state, weights = steps(one, tokens[rows], held)
+                assert torch.equal(logp, want[0][rows])
+                assert torch.equal(weights, want[2][rows])
+                assert all(map(torch.equal, leaves(state), leaves(want[1].rows(rows))))
 
 
 def test_rows_are_rows_of_everything():
@@ -307,11 +315,25 @@ def test_rows_are_rows_of_everything():
     twice = memory.rows(torch.tensor([2, 0, 2, 1]))
     _, state, _ = net.step(torch.tensor([4, 5, 6]), net.start(memory), memory)
     _, again, _ = net.step(torch.tensor([6, 4, 6, 5]), net.start(twice), twice)
-    for a, b in zip(state.rows(torch.tensor([2, 0, 2, 1])), again, strict=True):
+    for a, b in zip(leaves(state.rows(torch.tensor([2, 0, 2, 1]))), leaves(again), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
-    for v in again:
-        rows = v if v.shape[0] == 4 else v.transpose(0, 1)
-        assert torch.equal(rows[0], rows[2])
+        assert torch.equal(b[0], b[2])
+
+
+@torch.no_grad()
+def test_a_search_goes_the_short_way_where_the_kernels_take_the_network(monkeypatch):
+    net = network()
+    assert isinstance(prepared([net])[0], Steps)
+    with torch.enable_grad():
+        assert isinstance(prepared([net])[0], Steps)  # a search wants no gradient, whoever asks for it
+    assert prepared([net.train()]) == [net]
+    assert prepared([net.eval().double()]) == [net]
+    net.float()
+    net.decoder[1].observer = object()  # who looks on shall see the steps
+    assert prepared([net]) == [net]
+    net.decoder[1].observer = None
+    monkeypatch.setattr(cpu, "native", None)
+    assert prepared([net]) == [net]
 
 
 # what the configuration says

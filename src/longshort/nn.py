@@ -23,8 +23,6 @@ from longshort.tracing import eager, transformed
 
 INITS = ("torch", "forget_bias", "chrono:T_MAX", "orthogonal")
 
-Held = dict[str, tuple[dict[str, Tensor], dict[Any, Any]]]  # by layer and direction: its weights, and what an engine made of them
-
 
 class Seen(NamedTuple):
     """One run of one layer and direction, as an `Observer` gets it: y, tape and flow as the engine has them, which `place` brings
@@ -90,7 +88,7 @@ class LSTM(nn.Module):
     """
 
     observer: Observer | None = None
-    _held: dict[int, Held] | None = None  # by thread
+    _held: dict[int, dict[str, dict[str, Tensor]]] | None = None  # by thread, then by layer and direction
 
     def __init__(
         self,
@@ -328,13 +326,13 @@ class LSTM(nn.Module):
         if hx is not None:
             self._check(hx, packed.B)
         x = self._autocast(x)
-        hs, cs, tapes, row = [], [], [], 0
+        hs, cs, tapes, row, alone = [], [], [], 0, len(self.dilation) == D == 1
         for k, d in enumerate(self.dilation):
             if k and self.dropout:
                 x = dropout(x, self.dropout, self.training)
             ys = []
             for end in ("", "_reverse")[:D]:
-                state = None if hx is None else State(hx[0][row : row + d], hx[1][row : row + d])
+                state = hx and (State(*hx) if alone else State(hx[0][row : row + d], hx[1][row : row + d]))
                 y, (h, c), record = self._run_one(x, f"_l{k}{end}", d, state, lengths, resets, tape, sizes, back)
                 ys.append(y)
                 hs.append(h)
@@ -364,14 +362,13 @@ class LSTM(nn.Module):
     ) -> tuple[Tensor, State, Tape | None]:  # fmt: skip
         """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
         reverse = suffix.endswith("_reverse")
-        kept: dict[Any, Any] | None = None
         if (held := self._held.get(get_ident()) if self._held else None) is None:
             params = self._weights(suffix)
         else:
-            params, kept = held.get(suffix) or held.setdefault(suffix, (self._weights(suffix), {}))
+            params = held.get(suffix) or held.setdefault(suffix, self._weights(suffix))
         special = tape or self.observer is not None or resets is not None or sizes is not None
         if d == 1 and not special and not (self.training and self.cell.noisy):
-            short = engines.infer(self.cell, params, x, state, lengths, reverse, self.engine, kept)
+            short = engines.infer(self.cell, params, x, state, lengths, reverse, self.engine)
             if short is not None:
                 return *short, None
         if x.dtype != (dtype := params["weight_ih"].dtype):
@@ -432,8 +429,7 @@ class LSTM(nn.Module):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Calls inside are parts of one sequence: they share the weights that weight_drop leaves, convert them once, and look
-        at them once where no gradient is wanted.
+        """Calls inside are parts of one sequence: they share the weights that weight_drop leaves, and convert them once.
 
         For networks that run step by step because what they read depends on what they wrote, eagerly. Each thread holds for
         itself. Change no parameter inside.

@@ -254,6 +254,51 @@ void linear(int64_t M, int64_t N, int64_t K, bool bias) {
     expect(run(m, 1, 1) == std::vector<float>(all.begin() + m * N, all.begin() + (m + 1) * N), "rows do not see each other", double(m));
 }
 
+// What queries read beside the formula in doubles, and each row alone and with other numbers of threads.
+void attention(int64_t R, int64_t N, int64_t S, int64_t W) {
+  const auto floats = [](size_t n) {
+    const auto v = normal(n, 1);
+    return std::vector<float>(v.begin(), v.end());
+  };
+  const auto query = floats(R * N * W), keys = floats(R * N * S * W), values = floats(R * N * S * W);
+  const auto run = [&](int64_t from, int64_t rows, int threads) {
+    const auto part = [&](const std::vector<float>& v, int64_t n) { return std::vector<float>(v.begin() + from * n, v.begin() + (from + rows) * n); };
+    const auto q = part(query, N * W), k = part(keys, N * S * W), v = part(values, N * S * W);  // of exact length
+    std::vector<float> context(rows * N * W, std::numeric_limits<float>::quiet_NaN()), weights(rows * S, std::numeric_limits<float>::quiet_NaN());
+    attend({rows, N, S, W, q.data(), k.data(), v.data(), N * S * W, S * W, W, N * S * W, S * W, W, float(1 / std::sqrt(W)), context.data(), weights.data()}, threads);
+    context.insert(context.end(), weights.begin(), weights.end());
+    return context;
+  };
+  const auto all = run(0, R, 1);
+  double error = 0;
+  for (int64_t r = 0; r < R; r++) {
+    std::vector<double> mean(S);
+    for (int64_t n = 0; n < N; n++) {
+      const int64_t at = (r * N + n) * W;
+      std::vector<double> p(S);
+      double total = 0;
+      for (int64_t s = 0; s < S; s++) {
+        for (int64_t w = 0; w < W; w++) p[s] += double(query[at + w]) * double(keys[at * S + s * W + w]);
+        total += p[s] = std::exp(p[s] / std::sqrt(W));
+      }
+      for (int64_t s = 0; s < S; s++) mean[s] += p[s] / total / double(N);
+      for (int64_t w = 0; w < W; w++) {
+        double read = 0;
+        for (int64_t s = 0; s < S; s++) read += p[s] / total * double(values[at * S + s * W + w]);
+        error = std::max(error, std::abs(read - all[at + w]));
+      }
+    }
+    for (int64_t s = 0; s < S; s++) error = std::max(error, std::abs(mean[s] - all[R * N * W + r * S + s]));
+  }
+  expect(error < 2e-6, "attention", error);
+  for (int threads = 2; threads <= 3; threads++) expect(run(0, R, threads) == all, "attention does not depend on threads", threads);
+  for (int64_t r = 0; r < R; r++) {
+    const auto alone = run(r, 1, 1);
+    expect(std::equal(alone.begin(), alone.begin() + N * W, all.begin() + r * N * W) && std::equal(alone.begin() + N * W, alone.end(), all.begin() + R * N * W + r * S),
+           "attention: rows do not see each other", double(r));
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -277,6 +322,11 @@ int main() {
   for (const int64_t M : {0, 1, 2, 7, 13, 70})
     for (const int64_t N : {1, 17, 64, 100, 300})
       for (const int64_t K : {1, 63, 512, 1100}) linear(M, N, K, (M + N + K) % 2);
+  for (const int64_t R : {0, 1, 9})
+    for (const int64_t N : {1, 3})
+      for (const int64_t S : {1, 16, 35})
+        for (const int64_t W : {1, 20, 64}) attention(R, N, S, W);
+  attention(70, 4, 80, 64);
   std::printf(failures ? "%d failures\n" : "all hold\n", failures);
   return failures != 0;
 }

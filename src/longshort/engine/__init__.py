@@ -11,7 +11,6 @@ A named engine is obeyed or refused with its reason; it never falls back silentl
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 from torch import Tensor
 
@@ -53,11 +52,10 @@ def choose(cell: Cell, call: Call, engine: str = "auto") -> str:
 
 
 def infer(
-    cell: Cell, params: Params, x: Tensor, state: State | None, lengths: Tensor | None, reverse: bool, engine: str,
-    kept: dict[Any, Any] | None = None,
-) -> tuple[Tensor, State] | None:  # fmt: skip
+    cell: Cell, params: Params, x: Tensor, state: State | None, lengths: Tensor | None, reverse: bool, engine: str
+) -> tuple[Tensor, State] | None:
     """What `run` returns, but h [1, B, P] and c [1, B, H], on a short way; None where there is none. See `cpu.infer`."""
-    return cpu.infer(cell, params, x, state, lengths, reverse, kept) if engine in ("auto", "cpu") else None
+    return cpu.infer(cell, params, x, state, lengths, reverse) if engine in ("auto", "cpu") else None
 
 
 def takes_packed(cell: Cell, call: Call, engine: str = "auto") -> bool:

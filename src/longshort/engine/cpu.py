@@ -79,7 +79,7 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
 
 
 def infer(
-    cell: Cell, params: Params, x: Tensor, state: State | None, lengths: Maybe, reverse: bool, kept: dict[Any, Any] | None = None
+    cell: Cell, params: Params, x: Tensor, state: State | None, lengths: Maybe, reverse: bool
 ) -> tuple[Tensor, State] | None:
     """One layer in one direction without gradients, the short way: between two calls the caches have forgotten what Python needs.
 
@@ -90,7 +90,6 @@ def infer(
         state: h [1, B, P] and c [1, B, H]; zero if None.
         lengths: as in `Call`.
         reverse: as in `Call`.
-        kept: belongs to these params, whose contents will not change: what is made of them stays here. None looks at them anew.
 
     Returns:
         y [T, B, P], and the state, shaped as the one given. None where the way must be longer: `forward` takes any call.
@@ -102,23 +101,20 @@ def infer(
     if not all([v is None or (v.dtype is kind and v.is_cpu and v.is_contiguous()) for v in own]) or x.stride(2) != 1:
         return None
     (T, B, I), (rows, P) = x.shape, params["weight_hh"].shape
-    H = rows // len(cell.gates)
+    H, h0, c0 = rows // len(cell.gates), None, None
     if params["weight_ih"].shape[1] != I:
         return None
     if state is not None:
-        if not (state.h.is_cpu and state.c.is_cpu) or state.h.shape[2] != P or state.c.shape[2] != H:
+        h0, c0 = state
+        if not (h0.is_cpu and c0.is_cpu) or h0.shape[2] != P or c0.shape[2] != H:
             return None
-        state = State(state.h.to(kind).contiguous(), state.c.to(arithmetic(kind)).contiguous())
+        h0, c0 = h0.to(kind).contiguous(), c0.to(arithmetic(kind)).contiguous()
     lengths = None if lengths is None else lengths.contiguous()
-    job = Job(x, *(state or (None, None)), *own, lengths, *[None] * 6, reverse)  # type: ignore[call-arg]
-    y, h = _empty(T, B, P, dtype=kind), _empty(1, B, P, dtype=kind)
-    c = _empty(1, B, H, dtype=arithmetic(kind))
-    layer, (weights, rest), made, threads = job.layer(cell), _read(job), _addresses(y, h, c, *[None] * 5), torch.get_num_threads()
-    if kept is None:
-        native.forward(layer, weights, rest, made, False, threads)
-    else:
-        packed = kept.get(layer) or kept.setdefault(layer, native.Weights(layer, weights, threads))
-        packed.forward(rest, made, threads)
+    y, h, c = _empty(T, B, P, dtype=kind), _empty(1, B, P, dtype=kind), _empty(1, B, H, dtype=arithmetic(kind))
+    at_x, at_lengths, at_h, at_c = _addresses(x, lengths, h0, c0)
+    read = (T, B, 0, at_x, x.stride(0), x.stride(1), at_lengths, 0, 0, 0, 0, 0, int(reverse), at_h, at_c)
+    layer, made = _layer(cell, TYPES[kind], *_sizes(own)), (y.data_ptr(), h.data_ptr(), c.data_ptr(), 0, 0, 0, 0, 0)
+    native.forward(layer, _addresses(*own), read, made, False, torch.get_num_threads())
     return y, State(h, c)
 
 

@@ -53,7 +53,9 @@ class Run:
         self.prefix = np.array([[same(k) for k in c.prefix] + [-1] * (longest - len(c.prefix)) for c in asked])  # [B, longest]
         self.begun = np.array([len(c.prefix) for c in asked])  # [B]
         self.most = np.maximum(how.most(S), self.begun)
+        self.longest = ((6 + self.most) / 6) ** how.length_penalty  # what divides a score at most
         self.glossaries = [Glossary([[tuple(map(same, p)) for p in term] for term in c.glossary]) for c in asked]
+        self.never = torch.tensor([PAD, BOS], device=device) if only is None else None
         self.termed = bool(asked[0].glossary)  # sentences with and without a glossary have beams of different widths
         self.reached: list[list[State]] = [[g.begin] for g in self.glossaries]  # by the hypotheses of each sentence
         self.chances = chances
@@ -87,11 +89,12 @@ class Run:
         self.seen.append(attention)
         if how.coverage_penalty:
             self.cover = self.cover + attention
-        if self.only is None:
-            logp[:, PAD] = logp[:, BOS] = -math.inf
+        ends = logp[:, end]
+        finish = ends.double().cpu().numpy().reshape(S, W)
+        ends.fill_(-math.inf)
+        if self.never is not None:
+            logp.index_fill_(1, self.never, -math.inf)
         last, begun = t == self.most[alive], t < self.begun[alive]  # [S]
-        finish = logp[:, end].double().cpu().numpy().reshape(S, W)
-        logp[:, end] = -math.inf
         own = np.ones((S, W), bool)  # ends by itself, not by force
         if last.any():
             own = finish >= logp.amax(1).double().cpu().numpy().reshape(S, W)
@@ -120,10 +123,10 @@ class Run:
                 free = self._allocate(t, logp, value, parent, token, needs, left)
             value[last] = -math.inf
             accept = self._accept(value, free, total + allowed, parent, token, logp.shape[1])
-        dead = value == -math.inf
-        parent[dead], token[dead] = 0, end
-        stuck = dead.all(1) & ~accept.any(1) & (self.count[alive] == 0)
-        accept |= stuck[:, None] & (total > -math.inf)
+        if (dead := value == -math.inf).any():
+            parent[dead], token[dead] = 0, end
+            stuck = dead.all(1) & ~accept.any(1) & (self.count[alive] == 0)
+            accept |= stuck[:, None] & (total > -math.inf)
         self._put_aside(t, accept, total, finish, own & (allowed > -math.inf), left == 0)
         self._go_on(value, parent, token, logp)
 
@@ -180,6 +183,8 @@ class Run:
 
     def _accept(self, value: NDArray, free: NDArray, ends: NDArray, parent: NDArray, token: NDArray, V: int) -> NDArray:
         """Which hypotheses end: those whose end, [S, W], is among the `beam` best of what is free to end or has ended."""
+        if value.shape[1] >= self.how.beam and free.all() and (ends < value[:, self.how.beam - 1, None]).all():
+            return np.zeros(ends.shape, bool)
         merged = np.concatenate([np.where(free, value, -math.inf), ends], 1)
         first = np.concatenate([parent * V + token, np.broadcast_to(np.arange(ends.shape[1]) * V + self.end, ends.shape)], 1)
         rank = np.lexsort((first, -merged)).argsort(1)
@@ -201,12 +206,13 @@ class Run:
     def _go_on(self, value: NDArray, parent: NDArray, token: NDArray, logp: Tensor) -> None:
         """Sentences that are done leave; the others take over what was chosen for them, [S, width]."""
         how, alive, (S, W) = self.how, self.alive, self.total.shape
-        hope = value[:, 0] / ((6 + self.most[alive]) / 6) ** how.length_penalty  # no open one can get more
-        done = (self.count[alive] >= (1 if how.sample else how.beam)) | (self.worst[alive] >= hope)
-        keep = np.nonzero(~(done | (value[:, 0] == -math.inf)))[0]
+        best = value[:, 0]
+        going = (best / self.longest[alive] > self.worst[alive]) & (best > -math.inf)  # can one become better?
+        going &= self.count[alive] < (1 if how.sample else how.beam)
+        keep = np.nonzero(going)[0]
         row, made = (keep[:, None] * W + parent[keep]).ravel(), token[keep].ravel()
         index = to(row, logp)
-        self.came.append((row, made, logp[index, to(made, logp)].cpu().numpy()))
+        self.came.append((row, made, logp.take(to(row * logp.shape[1] + made, logp)).cpu().numpy()))
         if self.termed:
             each, old = self._each(), self.reached
             self.reached = [[each[s].after(old[s][w], k) for w, k in zip(parent[s], token[s], strict=True)] for s in keep]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from longshort.apps.translate.confidence import Calibration, judge
 from longshort.apps.translate.constraints import Constraints
 from longshort.apps.translate.decode import Hypothesis, Search, search
 from longshort.apps.translate.model import Network
+from longshort.apps.translate.steps import prepared
 from longshort.apps.translate.text import Glossary, Keep, Required, copies, required
 from longshort.apps.translate.translation import Alternative, Translation
 from longshort.apps.translate.vocabulary import EOS, UNK, Vocabulary, normal
@@ -114,15 +114,13 @@ class Reader:
         lengths, together = np.array([len(t) for t in tokens]), 1 if how.fast else TOGETHER
         device = self.networks[0].bias.device
         alike = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
-        with ExitStack() as stack:
-            for network in self.networks:
-                stack.enter_context(network.decoder.held())
-            for some in [some for rows in alike for some in np.split(rows, range(together, len(rows), together))]:
-                x = torch.tensor([[*tokens[k], EOS] for k in some], device=device)
-                asked = [Constraints(prefix, tuple(r.phrases for r in must[k])) for k in some]
-                only = self._only(tokens[some[0]], asked[0]) if how.fast else None
-                for k, found in zip(some, search(self.networks, x, wide, asked, only), strict=True):
-                    made[int(k)] = self._translation(sentences[k], tokens[k], found, [*begun, *must[k]], how)
+        networks = prepared(self.networks)
+        for some in [some for rows in alike for some in np.split(rows, range(together, len(rows), together))]:
+            x = torch.tensor([[*tokens[k], EOS] for k in some], device=device)
+            asked = [Constraints(prefix, tuple(r.phrases for r in must[k])) for k in some]
+            only = self._only(tokens[some[0]], asked[0]) if how.fast else None
+            for k, found in zip(some, search(networks, x, wide, asked, only), strict=True):
+                made[int(k)] = self._translation(sentences[k], tokens[k], found, [*begun, *must[k]], how)
         return [made[k] for k in range(len(sentences))]
 
     def _only(self, tokens: Sequence[int], asked: Constraints) -> Tensor:

@@ -42,13 +42,13 @@ class Batch(NamedTuple):
 class Memory(NamedTuple):
     """What is known of the source, a row per sentence.
 
-    keys, values: of the attention, [B, N, S, W]; where there are two, one after the other along N.
+    keys, values: of each attention, [B, N, S, W].
     h, c: where each layer of the decoder starts, [L, B, P] and [L, B, H].
     blank: where no source token is, bool, [B, S]; None: nowhere.
     """
 
-    keys: Tensor
-    values: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
     h: Tensor
     c: Tensor
     blank: Tensor | None
@@ -56,25 +56,27 @@ class Memory(NamedTuple):
     def rows(self, rows: Tensor) -> Memory:
         """The memories of some sentences; one may be taken several times."""
         blank = None if self.blank is None else self.blank[rows]
-        return Memory(self.keys[rows], self.values[rows], self.h[:, rows], self.c[:, rows], blank)
+        keys, values = (tuple(v.index_select(0, rows) for v in each) for each in (self.keys, self.values))
+        return Memory(keys, values, self.h.index_select(1, rows), self.c.index_select(1, rows), blank)
 
 
 class State(NamedTuple):
     """What a decoder remembers between two steps, a row per hypothesis.
 
-    h, c: of each layer, [L, R, P] and [L, R, H].
+    h, c: of each layer, [R, P] and [R, H].
     fed: what was read at the last step, [R, H], where it is fed to the next; else empty, [R, 0].
     coverage: attention that each source token has had, [R, S], or [R, 0].
     """
 
-    h: Tensor
-    c: Tensor
+    h: tuple[Tensor, ...]
+    c: tuple[Tensor, ...]
     fed: Tensor
     coverage: Tensor
 
     def rows(self, rows: Tensor) -> State:
         """The states of some hypotheses, in this order."""
-        return State(self.h[:, rows], self.c[:, rows], self.fed[rows], self.coverage[rows])
+        h, c = (tuple(v.index_select(0, rows) for v in each) for each in (self.h, self.c))
+        return State(h, c, self.fed.index_select(0, rows), self.coverage.index_select(0, rows))
 
 
 class Stack(nn.ModuleList):
@@ -154,16 +156,15 @@ class Network(nn.Module):
         start = torch.tanh(self.bridge_h(h.transpose(0, 1).flatten(1))).unflatten(1, (L, -1)).transpose(0, 1)  # [L, B, P]
         cells = self.bridge_c(c.transpose(0, 1).flatten(1)).unflatten(1, (L, -1)).transpose(0, 1)
         x = dropout(x, p, self.training).transpose(0, 1)
-        keys, values = self.attention.remember(x)
-        if self.again is not None:
-            keys, values = (torch.cat(both, 1) for both in zip((keys, values), self.again.remember(x), strict=True))
+        keys, values = zip(*(a.remember(x) for a in (self.attention, self.again) if a is not None), strict=True)
         return Memory(keys, values, start, cells, blank)
 
     def start(self, memory: Memory) -> State:
         """The state before the first token."""
-        B, S = memory.keys.shape[0], memory.keys.shape[2]
+        B, S = memory.keys[0].shape[0], memory.keys[0].shape[2]
         fed = memory.h.new_zeros(B, memory.h.shape[2] if self.config.feed else 0)
-        return State(memory.h, memory.c, fed, memory.h.new_zeros(B, S if self.config.coverage else 0))
+        h, c = memory.h.contiguous().unbind(), memory.c.contiguous().unbind()
+        return State(h, c, fed, memory.h.new_zeros(B, S if self.config.coverage else 0))
 
     def run(
         self, tokens: Int[Tensor, "B T"], state: State, memory: Memory, lengths: Int[Tensor, "B"] | None = None
@@ -202,18 +203,17 @@ class Network(nn.Module):
         for k, layer in enumerate(stack):
             if k:
                 inner = torch.cat([dropout(below, p, self.training), context], -1)
-            y, (h, c) = layer(inner, (state.h[k : k + 1].contiguous(), state.c[k : k + 1].contiguous()), lengths=lengths)
-            hs.append(h)
-            cs.append(c)
+            y, (h, c) = layer(inner, (state.h[k][None], state.c[k][None]), lengths=lengths)
+            hs.append(h[0])
+            cs.append(c[0])
             below = stack.add(y, below)
             if not k:
                 cover = state.coverage if self.config.coverage else None
-                N = self.config.heads
-                read = self.attention(y.transpose(0, 1), memory.keys[:, :N], memory.values[:, :N], memory.blank, cover)
+                read = self.attention(y.transpose(0, 1), memory.keys[0], memory.values[0], memory.blank, cover)
                 context, weights = dropout(read.context, p, self.training).transpose(0, 1), read.weights  # [T, B, P]
         contexts = [context]
         if self.again is not None:
-            more = self.again(y.transpose(0, 1), memory.keys[:, N:], memory.values[:, N:], memory.blank)
+            more = self.again(y.transpose(0, 1), memory.keys[1], memory.values[1], memory.blank)
             contexts.append(dropout(more.context, p, self.training).transpose(0, 1))
             weights = (weights + more.weights) / 2
         made = torch.tanh(self.readout(torch.cat([below, *contexts, x], -1)))
@@ -222,7 +222,7 @@ class Network(nn.Module):
             fed, made = made[-1], self.narrow(made)
         if self.config.coverage:
             coverage = coverage + weights[:, -1]
-        return made, State(torch.cat(hs), torch.cat(cs), fed, coverage), weights
+        return made, State(tuple(hs), tuple(cs), fed, coverage), weights
 
     @property
     def table(self) -> Float[Tensor, "V E"]:

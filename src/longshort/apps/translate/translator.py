@@ -24,6 +24,7 @@ from longshort.apps.translate.decode import force
 from longshort.apps.translate.decoding import Decoding, Reader
 from longshort.apps.translate.model import Network
 from longshort.apps.translate.shortlist import shortlist
+from longshort.apps.translate.steps import prepared
 from longshort.apps.translate.task import TranslateTask
 from longshort.apps.translate.text import Layout, units
 from longshort.apps.translate.translation import Translation
@@ -195,10 +196,11 @@ class Translator:
         told = _pairs(pairs)
         sides = [source.encode(p.source) for p in told], [target.encode(p.target) for p in told]
         made, lengths = np.zeros(len(told)), np.array([len(s) for s in sides[0]])
+        networks = prepared([self.fitted, *self.friends])
         for n in np.unique(lengths):
             rows = np.flatnonzero(lengths == n)
             x = torch.tensor([[*sides[0][k], EOS] for k in rows])
-            made[rows] = [h.logp for h in force([self.fitted, *self.friends], x, [sides[1][k] for k in rows])]
+            made[rows] = [h.logp for h in force(networks, x, [sides[1][k] for k in rows])]
         return made.tolist()
 
     def together(self, *others: Translator | str | os.PathLike[str]) -> Self:

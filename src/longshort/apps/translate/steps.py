@@ -1,0 +1,87 @@
+"""A network that searches: what `Network.step` computes, by layers that were looked at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor
+
+from longshort.apps.translate import decode
+from longshort.apps.translate.attention import Linear
+from longshort.apps.translate.model import Memory, Network, State
+from longshort.engine.steps import LinearStep, LSTMStep, able, attend
+from longshort.nn import LSTM
+
+
+@torch.no_grad()
+def prepared(networks: Sequence[Network]) -> list[decode.Network]:
+    """Networks for one search or several, in which no parameter changes: with `Steps` where the kernels take them."""
+    return [Steps(n) if _able(n) else n for n in networks]
+
+
+def _able(network: Network) -> bool:
+    watched = any(cast(LSTM, layer).observer is not None for layer in network.decoder)
+    return not network.training and not watched and able(network.parameters())
+
+
+class Steps:
+    """As the network, faster: it can search and do nothing else.
+
+    Args:
+        network: in evaluation, of plain float32 parameters on the CPU.
+    """
+
+    def __init__(self, network: Network) -> None:
+        n = self.network = network
+        self.remember, self.start = n.remember, n.start
+        self.layers = [LSTMStep(layer.cell, layer.layer_params("_l0")) for layer in cast(list[LSTM], n.decoder)]
+        self.attentions = [a for a in (n.attention, n.again) if a is not None]
+        self.queries = [LinearStep(a.query.weight) if a.kind == "general" else None for a in self.attentions]
+        self.readout, self.narrow = _linear(n.readout), None if n.narrow is None else _linear(n.narrow)
+        self.only: Tensor | None = None
+        self.write = LinearStep(n.table, n.bias)
+
+    def step(
+        self, tokens: Int[Tensor, "R"], state: State, memory: Memory, only: Tensor | None = None
+    ) -> tuple[Tensor, State, Tensor]:
+        """See `Network.step`."""
+        n, c = self.network, self.network.config
+        if only is not self.only:
+            self.only, self.write = only, LinearStep(n.table, n.bias) if only is None else LinearStep(n.table[only], n.bias[only])
+        x = n.target.index_select(0, tokens) * math.sqrt(c.embed)
+        below, inner, states = x, torch.cat([x, state.fed], -1) if c.feed else x, []
+        contexts: list[Tensor] = []
+        for k, layer in enumerate(self.layers):
+            if k:
+                inner = torch.cat([below, contexts[0]], -1)
+            h, cell = layer(inner, state.h[k], state.c[k])
+            states.append((h, cell))
+            below = n.decoder.add(h, below)
+            if not k:
+                context, weights = self._read(0, h, memory, state.coverage if c.coverage else None)
+                contexts.append(context)
+        if n.again is not None:
+            context, more = self._read(1, h, memory)
+            contexts.append(context)
+            weights = (weights + more) / 2
+        made = self.readout(torch.cat([below, *contexts, x], -1)).tanh_()
+        fed, coverage = made if c.feed else state.fed, state.coverage + weights if c.coverage else state.coverage
+        made = made if self.narrow is None else self.narrow(made)
+        hs, cs = zip(*states, strict=True)
+        return F.log_softmax(self.write(made), -1), State(hs, cs, fed, coverage), weights
+
+    def _read(self, k: int, h: Tensor, memory: Memory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        attention, query = self.attentions[k], self.queries[k]
+        if attention.kind == "additive" or memory.blank is not None:
+            read = attention(h[:, None], memory.keys[k], memory.values[k], memory.blank, coverage)
+            return read.context[:, 0], read.weights[:, 0]
+        return attend(h if query is None else query(h), memory.keys[k], memory.values[k])
+
+
+def _linear(layer: Linear) -> LinearStep:
+    return LinearStep(layer.weight, layer.bias)

@@ -1,0 +1,94 @@
+"""Layers that were looked at once, for loops that run one step at a time: a call costs what it returns and the kernel.
+
+Each promises what `linear` does: a row of the result depends on its row of the input alone, bit by bit. Tensors are float32,
+contiguous and on the CPU, and not looked at: a loop asks `able` before it starts, and changes no parameter until it ends.
+
+Axes: R rows, I and K inputs, N outputs or heads, H hidden units, P projected ones, S keys, W width of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from longshort.cell import Cell, Params
+from longshort.engine import cpu
+from longshort.engine.product import _own, _packed
+
+FLOAT = torch.float32
+
+
+def able(tensors: Iterable[Tensor]) -> bool:
+    """Whether the kernels take these tensors as they are: plain float32 ones on the CPU, where no gradient is wanted and nothing
+    compiles, traces or casts."""
+    return not torch.is_grad_enabled() and _own(*tensors)
+
+
+class LSTMStep:
+    """One layer.
+
+    Args:
+        cell: the variant.
+        params: the tensors of `cell.shapes(I, H)`.
+    """
+
+    def __init__(self, cell: Cell, params: Params) -> None:
+        own = [None if (v := params.get(name)) is None else v.contiguous() for name in cpu.NAMES]
+        layer = cpu._layer(cell, cpu.TYPES[FLOAT], *cpu._sizes(own))
+        self._weights = cpu.native.Weights(layer, cpu._addresses(*own), torch.get_num_threads())
+        rows, self._P = params["weight_hh"].shape
+        self._H = rows // len(cell.gates)
+
+    def __call__(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The next h [R, P], which is also the output, and c [R, H], from x [R, I] and those before."""
+        R, I = x.shape
+        y, after, cells = (
+            cpu._empty(R, self._P, dtype=FLOAT),
+            cpu._empty(R, self._P, dtype=FLOAT),
+            cpu._empty(R, self._H, dtype=FLOAT),
+        )
+        read = (1, R, 0, x.data_ptr(), 0, I, 0, 0, 0, 0, 0, 0, 0, h.data_ptr(), c.data_ptr())
+        made = (y.data_ptr(), after.data_ptr(), cells.data_ptr(), 0, 0, 0, 0, 0)
+        self._weights.forward(read, made, torch.get_num_threads())
+        return after, cells
+
+
+class LinearStep:
+    """x W^T + b.
+
+    Args:
+        weight: W, [N, K].
+        bias: b, [N], or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._layer, self._N = _packed(weight), weight.shape[0]
+        self._bias = None if bias is None else bias.detach().contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[R, K] to [R, N]."""
+        y = cpu._empty(x.shape[0], self._N, dtype=FLOAT)
+        bias = 0 if self._bias is None else self._bias.data_ptr()
+        self._layer.run(x.data_ptr(), x.shape[0], bias, y.data_ptr(), torch.get_num_threads())
+        return y
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Each head of each row reads the mean of its values, weighted by softmax(query . keys / sqrt(W)).
+
+    Args:
+        query: [R, N W].
+        keys, values: [R, N, S, W], of any strides but the last.
+
+    Returns:
+        What was read, [R, N W], and the mean of the weights over the heads, [R, S].
+    """
+    R, N, S, W = keys.shape
+    context, weights = cpu._empty(R, N * W, dtype=FLOAT), cpu._empty(R, S, dtype=FLOAT)
+    tensors = (query.data_ptr(), keys.data_ptr(), values.data_ptr(), context.data_ptr(), weights.data_ptr())
+    strides = (*keys.stride()[:3], *values.stride()[:3])
+    cpu.native.attend((R, N, S, W), tensors, strides, 1 / math.sqrt(W), torch.get_num_threads())
+    return context, weights
