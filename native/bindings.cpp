@@ -142,6 +142,15 @@ NB_MODULE(_native, m) {
     const nb::gil_scoped_release release;
     attend(a, threads);
   });
+  m.def("best", [](const nb::tuple& sizes, const nb::tuple& tensors) {
+    Best b;
+    Reader s(sizes), t(tensors);
+    s.done(4), t.done(5);
+    b.S = s.number(), b.W = s.number(), b.V = s.number(), b.k = s.number();
+    t(b.logp), t(b.total), t(b.value), t(b.parent), t(b.token);
+    const nb::gil_scoped_release release;
+    return best(b);
+  });
   m.def("isa", [] { return std::string(isa().name); });
   m.def("instruction_sets", [] {
     int n = 0;

@@ -49,4 +49,14 @@ class Linear {
 
 void attend(const Attend&, int threads);
 
+// The k largest of the sums of each hypothesis and its tokens, for each sentence. Axes: S sentences, W hypotheses of each, V tokens.
+struct Best {
+  int64_t S, W, V, k;
+  const float* logp;        // [S, W, V]
+  const double* total;      // [S, W]
+  double* value;            // [S, k], the largest first, and of equal ones the first hypothesis and token; -inf where there are fewer
+  int64_t *parent, *token;  // [S, k], of the hypotheses and of the tokens
+};
+bool best(const Best&);  // false: a sum is NaN
+
 }  // namespace longshort

@@ -13,7 +13,8 @@ import torch
 from laws import VARIANTS
 from longshort import LSTM
 from longshort.engine import cpu, linear
-from longshort.engine.steps import LinearStep, LSTMStep, able, attend
+from longshort.engine.product import able
+from longshort.engine.steps import LinearStep, LSTMStep, attend
 
 SIZES = [(1, 1, 1), (1, 4, 3), (3, 17, 16), (4, 5, 64), (2, 130, 33)]  # N, S, W
 
@@ -107,13 +108,15 @@ def test_what_is_not_a_number_is_seen_and_stays_in_its_row(bad):
 
 def test_who_is_able():
     x = torch.randn(3)
-    assert able([x, torch.nn.Parameter(x)])
-    assert not able([x, x.double()])
-    assert not able([x.to("meta")])
+    w = torch.nn.Parameter(x)
+    assert able(x, w)
+    assert not able(x, x.double())
+    assert not able(x.to("meta"))
     with torch.autocast("cpu", torch.bfloat16):
-        assert not able([x])
+        assert not able(x)
     with torch.enable_grad():
-        assert not able([x])
+        assert able(x)
+        assert not able(x, w)
 
 
 @pytest.mark.parametrize("name", cpu.native.instruction_sets())

@@ -13,6 +13,7 @@ import torch
 from longshort.apps.translate.constraints import BOS, EOS, PAD, Constraints
 from longshort.apps.translate.decode import Search, force, search
 from longshort.apps.translate.pick import best, draw
+from longshort.engine import cpu
 
 P = 1_000_003
 
@@ -278,7 +279,10 @@ def test_only_the_best_are_drawn():
 @pytest.mark.parametrize("k", [1, 3, 100])
 @pytest.mark.parametrize("W", [1, 3])
 @pytest.mark.parametrize("digits", [0, 1, 6])
-def test_the_best_are_those_of_a_sort(V, k, W, digits):
+@pytest.mark.parametrize("native", [True, False])
+def test_the_best_are_those_of_a_sort(V, k, W, digits, native, monkeypatch):
+    if not native:
+        monkeypatch.setattr(cpu, "native", None)
     rng = np.random.default_rng(V + k)
     logp = np.round(rng.normal(size=(4 * W, V)), digits).astype(np.float32)
     logp[rng.random((4 * W, V)) < 0.2] = -math.inf
@@ -292,6 +296,9 @@ def test_the_best_are_those_of_a_sort(V, k, W, digits):
     np.testing.assert_array_equal(value, truth)
     real = (truth > -math.inf)[:, : order.shape[1]]
     np.testing.assert_array_equal((parent * V + token)[:, : order.shape[1]][real], order[real])
+    logp[3 * W, V - 1] = math.nan
+    with pytest.raises(ValueError, match="NaN"):
+        best(torch.from_numpy(logp), total, k)
 
 
 def test_forced_translations_are_scored_as_the_search_scores_them():

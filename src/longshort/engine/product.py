@@ -41,7 +41,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not x.dim() or weight.dim() != 2 or x.shape[-1] != weight.shape[1] or not (bias is None or bias.shape == weight.shape[:1]):
         came = ", ".join("none" if v is None else str(list(v.shape)) for v in (x, weight, bias))
         raise ValueError(f"x must be [*, K], weight [N, K] and bias [N] or None, got {came}.")
-    if not _own(x, weight, bias):
+    if not able(x, weight, bias):
         return torchs(x, weight, bias)
     K = x.shape[-1]
     rows, b = x.reshape(-1, K).contiguous(), None if bias is None else bias.contiguous()
@@ -58,8 +58,9 @@ def fast_bf16(device: torch.device) -> bool:
     return device.type != "cpu" or (cpu.native is not None and "avx512bf16" in cpu.native.instruction_sets())
 
 
-def _own(*tensors: Tensor | None) -> bool:
-    """Whether the native product takes the call."""
+def able(*tensors: Tensor | None) -> bool:
+    """Whether the kernels take these tensors as they are: plain float32 ones on the CPU of which no gradient is wanted, where
+    nothing compiles, traces or casts."""
     if cpu.native is None or torch.is_autocast_enabled("cpu") or not eager():
         return False
     grad = torch.is_grad_enabled()

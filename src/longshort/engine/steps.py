@@ -1,7 +1,7 @@
 """Layers that were looked at once, for loops that run one step at a time: a call costs what it returns and the kernel.
 
 Each promises what `linear` does: a row of the result depends on its row of the input alone, bit by bit. Tensors are float32,
-contiguous and on the CPU, and not looked at: a loop asks `able` before it starts, and changes no parameter until it ends.
+contiguous and on the CPU, and not looked at: a loop asks `product.able` before it starts, and changes no parameter until it ends.
 
 Axes: R rows, I and K inputs, N outputs or heads, H hidden units, P projected ones, S keys, W width of a head.
 """
@@ -9,22 +9,15 @@ Axes: R rows, I and K inputs, N outputs or heads, H hidden units, P projected on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Params
 from longshort.engine import cpu
-from longshort.engine.product import _own, _packed
+from longshort.engine.product import _packed
 
 FLOAT = torch.float32
-
-
-def able(tensors: Iterable[Tensor]) -> bool:
-    """Whether the kernels take these tensors as they are: plain float32 ones on the CPU, where no gradient is wanted and nothing
-    compiles, traces or casts."""
-    return not torch.is_grad_enabled() and _own(*tensors)
 
 
 class LSTMStep:
@@ -92,3 +85,22 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]
     strides = (*keys.stride()[:3], *values.stride()[:3])
     cpu.native.attend((R, N, S, W), tensors, strides, 1 / math.sqrt(W), torch.get_num_threads())
     return context, weights
+
+
+def best(logp: Tensor, total: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The k largest sums of each hypothesis of a sentence and its tokens. Axes: S sentences, U hypotheses of each, V tokens.
+
+    Args:
+        logp: of each token, [S U, V].
+        total: of each hypothesis, float64, [S, U].
+        k: how many.
+
+    Returns:
+        The sums, float64, the largest first and of equal ones the first hypothesis and token; the hypotheses and the tokens,
+        int64; all [S, k]. Where there are fewer than k that are not -inf, the others are -inf. None if a sum is NaN.
+    """
+    (S, U), V = total.shape, logp.shape[1]
+    value = torch.empty(S, k, dtype=torch.float64)
+    parent, token = torch.empty(S, k, dtype=torch.int64), torch.empty(S, k, dtype=torch.int64)
+    tensors = (logp.data_ptr(), total.data_ptr(), value.data_ptr(), parent.data_ptr(), token.data_ptr())
+    return (value, parent, token) if cpu.native.best((S, U, V, k), tensors) else None

@@ -13,6 +13,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from longshort.engine import steps
+from longshort.engine.product import able
+
 BLOCK = 64  # tokens whose best one is looked at first
 NOT_A_NUMBER = "the network gives NaN for a log-probability. Are its weights finite?"
 
@@ -35,12 +38,12 @@ def best(logp: Float[Tensor, "R V"], total: NDArray, k: int) -> tuple[NDArray, N
         ValueError: a log-probability is NaN.
     """
     (S, W), V = total.shape, logp.shape[1]
-    if k == W == 1:
-        peak, one = (x.cpu().numpy() for x in logp.max(1, keepdim=True))
-        if np.isnan(peak).any():
+    base = torch.from_numpy(np.ascontiguousarray(total)).to(logp.device)
+    if able(logp) and logp.is_contiguous():
+        found = steps.best(logp, base, k)
+        if found is None:
             raise ValueError(NOT_A_NUMBER)
-        return total + peak, np.zeros((S, 1), int), one
-    base = torch.from_numpy(total).to(logp.device)
+        return found[0].numpy(), found[1].numpy(), found[2].numpy()
     whole = V // BLOCK * BLOCK
     peaks = logp[:, :whole].unflatten(1, (-1, BLOCK)).amax(2) if whole else logp[:, :0]
     if whole < V:

@@ -14,7 +14,8 @@ from torch import Tensor
 from longshort.apps.translate import decode
 from longshort.apps.translate.attention import Linear
 from longshort.apps.translate.model import Memory, Network, State
-from longshort.engine.steps import LinearStep, LSTMStep, able, attend
+from longshort.engine.product import able
+from longshort.engine.steps import LinearStep, LSTMStep, attend
 from longshort.nn import LSTM
 
 
@@ -26,7 +27,7 @@ def prepared(networks: Sequence[Network]) -> list[decode.Network]:
 
 def _able(network: Network) -> bool:
     watched = any(cast(LSTM, layer).observer is not None for layer in network.decoder)
-    return not network.training and not watched and able(network.parameters())
+    return not network.training and not watched and able(*network.parameters())
 
 
 class Steps:
