@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any, get_args
+from typing import Any, TypeVar, cast, get_args
+
+C = TypeVar("C")
 
 
 def whole(settings: Any, **least: int) -> None:
@@ -83,3 +86,17 @@ def nonnegative(settings: Any, *names: str) -> None:
     for name in names:
         if not 0 <= (v := getattr(settings, name)) < math.inf:
             raise ValueError(f"{name} must be {'finite' if v == math.inf else '0 or more'}, got {v}.")
+
+
+def configured(owner: object, kind: type[C], config: C | None, fields: dict[str, Any]) -> C:
+    """The settings of what is made from a config, or from some fields of one.
+
+    Raises:
+        TypeError: both were given, or a field is unknown; the message lists those that are known.
+    """
+    name, known = type(owner).__name__, [f.name for f in dataclasses.fields(cast(Any, kind))]
+    if config is not None and fields:
+        raise TypeError(f"{name} takes config={kind.__name__}(...), which holds all fields, or some of these fields, not both.")
+    if unknown := sorted(set(fields) - set(known)):
+        raise TypeError(f"{name} has no field {', '.join(unknown)}; it has {', '.join(known)}.")
+    return kind(**fields) if config is None else config

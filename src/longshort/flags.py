@@ -10,12 +10,15 @@ from dataclasses import field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Self, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from longshort.process import chief
 from longshort.train import Training
 
 MANY: dict[str, Any] = {"negative_iterable": "", "consume_multiple": 1}
+SHOWN = Parameter(name="*")
+HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
+VARIANT = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
 Flag = Annotated[bool, Parameter(negative="")]
 
 

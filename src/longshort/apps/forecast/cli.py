@@ -22,7 +22,7 @@ from longshort.apps.forecast.freq import DAY, parse
 from longshort.apps.forecast.recipe import NothingHeldOutError
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import MANY, Flag, begun, ended, flags, given, over, scored
+from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, begun, ended, flags, given, over, scored
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
@@ -30,9 +30,6 @@ MEANING = {"MASE": "error / error of repeating the last season, in sample", "sMA
            "wQL": "mean weighted quantile loss", "MSIS": "width of the interval plus what lies outside, scaled",
            "coverage": "share of the truth inside the interval"}  # fmt: skip
 WHAT = Parameter(name="*", **MANY, group=Group("What to forecast, and with how large a network", sort_key=1))
-HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
-SHOWN = Parameter(name="*")
-CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
 Several = Parameter(consume_multiple=1, negative="", show_default=False)
 if TYPE_CHECKING:
     ConfigFlags = Config
@@ -51,7 +48,7 @@ def train(
     log: Path | None = None,
     shown: Annotated[Shown, SHOWN] = Shown(),  # noqa: B008
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
-    cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
+    cell: Annotated[Cell, VARIANT] = Cell(),  # noqa: B008
     training: Annotated[Training, HOW] = Training(),  # noqa: B008
 ) -> None:
     """Train one network on all series of a table; it then forecasts these series and others.
@@ -89,7 +86,7 @@ def search(
     table: Path | None = None,
     quiet: Flag = False,
     config: Annotated[ConfigFlags, WHAT] = ConfigFlags(),  # noqa: B008
-    cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
+    cell: Annotated[Cell, VARIANT] = Cell(),  # noqa: B008
     training: Annotated[TrainingFlags, HOW] = TrainingFlags(),  # noqa: B008
 ) -> None:
     """Find settings of a forecaster by trying them, and train it with the best ones.
@@ -143,7 +140,7 @@ def crossval(
     refit: Flag = False,
     quiet: Flag = False,
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
-    cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
+    cell: Annotated[Cell, VARIANT] = Cell(),  # noqa: B008
     training: Annotated[Training, HOW] = Training(),  # noqa: B008
 ) -> None:
     """Train on what came before the first of several origins, forecast from each, and score. No model is written.

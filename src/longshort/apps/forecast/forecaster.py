@@ -61,14 +61,13 @@ class Forecaster:
         self, horizon: int | None = None, *, config: _Config | None = None, training: Training | None = None,
         cell: Cell | None = None, **fields: Any,
     ) -> None:  # fmt: skip
-        if (horizon is None) == (config is None) or (config and fields):
+        if (horizon is None) == (config is None):
             raise TypeError(
                 "Forecaster needs horizon=, the number of steps to forecast, or config=Config(...), which holds all fields."
             )
-        if unknown := sorted(set(fields) - set(_Config.__dataclass_fields__)):
-            known = ", ".join(_Config.__dataclass_fields__)
-            raise TypeError(f"Forecaster has no field {', '.join(unknown)}; it has {known}.")
-        self.config = self.asked = config or _Config(horizon=cast(int, horizon), **fields)
+        if horizon is not None:
+            fields["horizon"] = horizon
+        self.config = self.asked = checks.configured(self, _Config, config, fields)
         self.columns = Columns()
         self.training, self.cell = training or Training(), cell or Cell()
         self.model: Ensemble | None = None

@@ -14,20 +14,16 @@ from cyclopts import Group, Parameter
 from longshort.apps.speech import audio as sound
 from longshort.apps.speech.config import Config
 from longshort.apps.speech.decoding import Decoding
-from longshort.apps.speech.recognizer import BROUGHT, DEFAULT, Recognizer
-from longshort.apps.speech.recognizer import CELL as PLAIN
+from longshort.apps.speech.recognizer import BROUGHT, CELL, DEFAULT, Recognizer
 from longshort.apps.speech.stream import Endpoint
 from longshort.apps.speech.transcript import FORMATS, SINGLE, Transcript
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import MANY, Flag, as_asked, begun, ended, flags, over, warned
+from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, over, warned
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
 WHAT = Parameter(name="*", **MANY, group=Group("What to recognise, and with how large a network", sort_key=1))
-HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
-SHOWN = Parameter(name="*")
-CELL = Parameter(**MANY, group=Group("Variant of the LSTM", sort_key=3))
 Several = Annotated[tuple[str, ...], Parameter(consume_multiple=1, negative="", show_default=False)]
 HOTWORD = 4.0  # score of a hotword without one
 Format = Literal["text", "json", "srt", "vtt", "ctm"]
@@ -39,7 +35,7 @@ if TYPE_CHECKING:
     CellFlags = Cell
     HowFlags = Training
 else:
-    ConfigFlags, CellFlags, HowFlags = flags(Config()), flags(PLAIN), flags(DEFAULT, {"steps": None})
+    ConfigFlags, CellFlags, HowFlags = flags(Config()), flags(CELL), flags(DEFAULT, {"steps": None})
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def train(
     log: Path | None = None,
     shown: Annotated[Shown, SHOWN] = Shown(),  # noqa: B008
     config: Annotated[ConfigFlags, WHAT] = ConfigFlags(),  # noqa: B008
-    cell: Annotated[CellFlags, CELL] = CellFlags(),  # noqa: B008
+    cell: Annotated[CellFlags, VARIANT] = CellFlags(),  # noqa: B008
     training: Annotated[HowFlags, HOW] = HowFlags(),  # noqa: B008
 ) -> None:
     """Train a recogniser on recordings with their texts.

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from longshort import artefact
+from longshort import artefact, checks
 from longshort.apps.speech.language_task import LanguageConfig, LanguageNetwork, LanguageTask, Lines, Text, scores, surprise
 from longshort.apps.speech.units import Units
 from longshort.artefact import Artefact, Score
@@ -53,12 +53,8 @@ class LanguageModel:
     def __init__(
         self, *, config: LanguageConfig | None = None, training: Training | None = None, cell: Cell | None = None, **fields: Any
     ) -> None:
-        known = LanguageConfig.__dataclass_fields__
-        if config and fields:
-            raise TypeError("LanguageModel takes config=LanguageConfig(...), which holds all fields, or some fields, not both.")
-        if unknown := sorted(set(fields) - set(known)):
-            raise TypeError(f"LanguageModel has no field {', '.join(unknown)}; it has {', '.join(known)}.")
-        self.config, self.training, self.cell = config or LanguageConfig(**fields), training or DEFAULT, cell or Cell()
+        self.config = checks.configured(self, LanguageConfig, config, fields)
+        self.training, self.cell = training or DEFAULT, cell or Cell()
         self.network: LanguageNetwork | None = None
         self.scores: tuple[Score, ...] = ()
         self._units: Units | None = None

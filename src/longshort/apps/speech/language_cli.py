@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from longshort.apps.speech.cli import CELL, HOW, SHOWN
 from longshort.apps.speech.language import DEFAULT, LanguageModel
 from longshort.apps.speech.language_task import LanguageConfig
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import MANY, Flag, as_asked, begun, ended, flags, warned
+from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, warned
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
@@ -38,7 +37,7 @@ def train(
     log: Path | None = None,
     shown: Annotated[Shown, SHOWN] = Shown(),  # noqa: B008
     config: Annotated[LanguageConfig, WHAT] = LanguageConfig(),  # noqa: B008
-    cell: Annotated[Cell, CELL] = Cell(),  # noqa: B008
+    cell: Annotated[Cell, VARIANT] = Cell(),  # noqa: B008
     training: Annotated[HowFlags, HOW] = HowFlags(),  # noqa: B008
 ) -> None:
     """Train a language model for a recogniser on text, one sentence per line.

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from longshort import artefact
+from longshort import artefact, checks
 from longshort.apps.speech import align, audio, data
 from longshort.apps.speech.confidence import Calibration
 from longshort.apps.speech.config import STEP, TAIL
@@ -65,11 +65,7 @@ class Recognizer:
     def __init__(
         self, *, config: _Config | None = None, training: Training | None = None, cell: Cell | None = None, **fields: Any
     ) -> None:
-        if config and fields:
-            raise TypeError("Recognizer takes config=Config(...), which holds all fields, or some of these fields, not both.")
-        if unknown := sorted(set(fields) - set(_Config.__dataclass_fields__)):
-            raise TypeError(f"Recognizer has no field {', '.join(unknown)}; it has {', '.join(_Config.__dataclass_fields__)}.")
-        self.config = config or _Config(**fields)
+        self.config = checks.configured(self, _Config, config, fields)
         self.training, self.cell = training or DEFAULT, cell or CELL
         self.network: Network | None = None
         self.recipe: Recipe | None = None

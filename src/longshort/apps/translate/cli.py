@@ -31,14 +31,11 @@ from longshort.apps.translate.translation import Translation
 from longshort.apps.translate.translator import AHEAD, BROUGHT, CELL, DEFAULT, Translator
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import MANY, Flag, as_asked, begun, ended, flags, over, warned
+from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, over, warned
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
 WHAT = Parameter(name="*", **MANY, group=Group("What to translate with, and how large a network", sort_key=1))
-HOW = Parameter(name="*", **MANY, group=Group("How to train", sort_key=2))
-VARIANT = Parameter(**MANY, group=Group("Variant of the LSTMs", sort_key=3))
-SHOWN = Parameter(name="*")
 if TYPE_CHECKING:
     ConfigFlags = Config
     CellFlags = Cell

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longshort import artefact
+from longshort import artefact, checks
 from longshort.apps.translate import data
 from longshort.apps.translate.confidence import Calibration
 from longshort.apps.translate.config import Config as _Config
@@ -65,11 +65,7 @@ class Translator:
     def __init__(
         self, *, config: _Config | None = None, training: Training | None = None, cell: Cell | None = None, **fields: Any
     ) -> None:
-        if config is not None and fields:
-            raise TypeError("Translator takes config=Config(...), which holds all fields, or some of these fields, not both.")
-        if unknown := sorted(set(fields) - set(_Config.__dataclass_fields__)):
-            raise TypeError(f"Translator has no field {', '.join(unknown)}; it has {', '.join(_Config.__dataclass_fields__)}.")
-        self.config = config or _Config(**fields)
+        self.config = checks.configured(self, _Config, config, fields)
         self.training, self.cell = training or DEFAULT, cell or CELL
         self.network: Network | None = None
         self.vocabularies: tuple[Vocabulary, Vocabulary] | None = None
