@@ -1,5 +1,5 @@
 // The Python face: the only file that includes nanobind. Tensors come as addresses (data_ptr() costs a tenth of DLPack, and takes
-// tensors that require grad); engine/cpu.py has checked their shapes and keeps them alive during the call.
+// tensors that require grad); the Python side knows their shapes and keeps them alive during the call.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>

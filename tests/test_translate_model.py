@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from longshort.apps.translate.attention import Attention
 from longshort.apps.translate.config import Config
+from longshort.apps.translate.decode import Search, search
 from longshort.apps.translate.losses import smoothed
 from longshort.apps.translate.model import Batch, Memory, Network, State
 from longshort.apps.translate.steps import Steps, prepared
@@ -48,8 +49,9 @@ def sentences(*lengths: int) -> list[list[int]]:
 
 
 def leaves(what) -> list[Tensor]:
-    """The tensors in a memory or a state."""
-    return [v for part in what if part is not None for v in (part if isinstance(part, tuple) else (part,))]
+    """The tensors in a memory or a state; an empty one where there is none."""
+    parts = [torch.empty(0) if part is None else part for part in what]
+    return [v for part in parts for v in (part if isinstance(part, tuple) else (part,))]
 
 
 def steps(net: Network | Steps, tokens: Tensor, memory: Memory) -> tuple[Tensor, State, Tensor]:
@@ -301,11 +303,11 @@ def test_in_a_search_a_sentence_has_the_same_bits_beside_any_others(asked, cell,
         for B in range(1, 10):
             rows = torch.randperm(9)[:B]
             for held in (net.remember(source[rows], torch.full((B,), S)), memory.rows(rows)):
-                assert all(map(torch.equal, leaves(held), leaves(memory.rows(rows))))
+                assert all(torch.equal(a, b) for a, b in zip(leaves(held), leaves(memory.rows(rows)), strict=True))
                 logp, state, weights = steps(one, tokens[rows], held)
                 assert torch.equal(logp, want[0][rows])
                 assert torch.equal(weights, want[2][rows])
-                assert all(map(torch.equal, leaves(state), leaves(want[1].rows(rows))))
+                assert all(torch.equal(a, b) for a, b in zip(leaves(state), leaves(want[1].rows(rows)), strict=True))
 
 
 def test_rows_are_rows_of_everything():
@@ -323,17 +325,50 @@ def test_rows_are_rows_of_everything():
 @torch.no_grad()
 def test_a_search_goes_the_short_way_where_the_kernels_take_the_network(monkeypatch):
     net = network()
-    assert isinstance(prepared([net])[0], Steps)
+
+    def short() -> bool:
+        with prepared([net]) as (one,):
+            assert isinstance(one, Steps) or one is net
+            assert bool(net.decoder[0]._held) is (one is net)  # then its layers share what they make of their weights
+            return one is not net
+
+    assert short()
     with torch.enable_grad():
-        assert isinstance(prepared([net])[0], Steps)  # a search wants no gradient, whoever asks for it
-    assert prepared([net.train()]) == [net]
-    assert prepared([net.eval().double()]) == [net]
+        assert short()  # a search wants no gradient, whoever asks for it
+    for part in (net, net.decoder[1]):
+        part.train()
+        assert not short()  # dropout may be wanted
+        net.eval()
+    for name, value in (("observer", object()), ("engine", "reference")):  # who looks on sees the steps; a named one runs
+        setattr(net.decoder[1], name, value)
+        assert not short()
+        setattr(net.decoder[1], name, getattr(net.decoder[0], name))
+    assert short()
+    net.double()
+    assert not short()
     net.float()
-    net.decoder[1].observer = object()  # who looks on shall see the steps
-    assert prepared([net]) == [net]
-    net.decoder[1].observer = None
     monkeypatch.setattr(cpu, "native", None)
-    assert prepared([net]) == [net]
+    assert not short()
+
+
+@pytest.mark.parametrize("asked", [*KINDS, *SIZES], ids=str)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@torch.no_grad()
+def test_a_search_finds_on_the_short_way_what_it_finds_on_the_other(asked, device):
+    """Also where tensors are made on another device unless one is named."""
+    net, source, only = network(**asked), torch.randint(4, V, (5, 6)), torch.arange(2, 20)
+    quick = Steps(net)
+    for how in (Search(beam=1), Search(beam=4, alternatives=3)):
+        for some in (only, None, only):
+            want = search([net], source, how, shortlist=some)
+            torch.set_default_device(device)
+            try:
+                got = search([quick], source, how, shortlist=some)
+            finally:
+                torch.set_default_device(None)
+            for mine, theirs in zip(got, want, strict=True):
+                assert [h.tokens for h in mine] == [h.tokens for h in theirs]
+                assert [h.logp for h in mine] == pytest.approx([h.logp for h in theirs], rel=1e-4, abs=1e-5)
 
 
 # what the configuration says

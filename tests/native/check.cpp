@@ -299,6 +299,29 @@ void attention(int64_t R, int64_t N, int64_t S, int64_t W) {
   }
 }
 
+// The largest sums beside those of a sort, on buffers of exact length; equal ones, infinite ones, and one that is not a number.
+void largest(int64_t S, int64_t W, int64_t V, int64_t k) {
+  auto logp = normal(S * W * V, 1), total = normal(S * W, 1);
+  std::vector<float> x(S * W * V);
+  for (size_t i = 0; i < x.size(); i++) x[i] = i % 5 ? float(std::round(4 * logp[i])) : -std::numeric_limits<float>::infinity();
+  std::vector<double> value(S * k);
+  std::vector<int64_t> parent(S * k), token(S * k);
+  const Best job{S, W, V, k, x.data(), total.data(), value.data(), parent.data(), token.data()};
+  expect(best(job), "the largest sums are numbers", double(V));
+  for (int64_t s = 0; s < S; s++) {
+    std::vector<std::pair<double, int64_t>> all;
+    for (int64_t i = 0; i < W * V; i++) all.emplace_back(-(total[s * W + i / V] + x[s * W * V + i]), i);
+    std::sort(all.begin(), all.end());
+    for (int64_t i = 0; i < k; i++) {
+      const double want = i < W * V ? -all[i].first : -std::numeric_limits<double>::infinity();
+      const bool same = value[s * k + i] == want && (std::isinf(want) || parent[s * k + i] * V + token[s * k + i] == all[i].second);
+      expect(same, "the largest sums", value[s * k + i]);
+    }
+  }
+  x.back() = std::numeric_limits<float>::quiet_NaN();
+  expect(!best(job), "a sum that is not a number is seen", double(V));
+}
+
 }  // namespace
 
 int main() {
@@ -327,6 +350,9 @@ int main() {
       for (const int64_t S : {1, 16, 35})
         for (const int64_t W : {1, 20, 64}) attention(R, N, S, W);
   attention(70, 4, 80, 64);
+  for (const int64_t W : {1, 3})
+    for (const int64_t V : {1, 63, 64, 200})
+      for (const int64_t k : {1, 4, 300}) largest(2, W, V, k);
   std::printf(failures ? "%d failures\n" : "all hold\n", failures);
   return failures != 0;
 }

@@ -1,7 +1,9 @@
-"""Layers that were looked at once, for loops that run one step at a time: a call costs what it returns and the kernel.
+"""Layers that were looked at once, and what else a loop that runs one step at a time calls: a call costs what it returns and the
+kernel.
 
-Each promises what `linear` does: a row of the result depends on its row of the input alone, bit by bit. Tensors are float32,
-contiguous and on the CPU, and not looked at: a loop asks `product.able` before it starts, and changes no parameter until it ends.
+A row of a result depends on its row of the inputs alone, bit by bit, as `linear` promises. Nothing is checked: tensors are plain
+ones on the CPU (`product.able`), float32 and contiguous where nothing else is said, and no parameter changes as long as the loop
+runs.
 
 Axes: R rows, I and K inputs, N outputs or heads, H hidden units, P projected ones, S keys, W width of a head.
 """
@@ -100,7 +102,7 @@ def best(logp: Tensor, total: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor] |
         int64; all [S, k]. Where there are fewer than k that are not -inf, the others are -inf. None if a sum is NaN.
     """
     (S, U), V = total.shape, logp.shape[1]
-    value = torch.empty(S, k, dtype=torch.float64)
-    parent, token = torch.empty(S, k, dtype=torch.int64), torch.empty(S, k, dtype=torch.int64)
+    value = cpu._empty(S, k, dtype=torch.float64)
+    parent, token = cpu._empty(S, k, dtype=torch.int64), cpu._empty(S, k, dtype=torch.int64)
     tensors = (logp.data_ptr(), total.data_ptr(), value.data_ptr(), parent.data_ptr(), token.data_ptr())
     return (value, parent, token) if cpu.native.best((S, U, V, k), tensors) else None

@@ -53,7 +53,7 @@ class Run:
         self.prefix = np.array([[same(k) for k in c.prefix] + [-1] * (longest - len(c.prefix)) for c in asked])  # [B, longest]
         self.begun = np.array([len(c.prefix) for c in asked])  # [B]
         self.most = np.maximum(how.most(S), self.begun)
-        self.longest = ((6 + self.most) / 6) ** how.length_penalty  # what divides a score at most
+        self.divisor = ((6 + self.most) / 6) ** how.length_penalty  # what divides a score at most
         self.glossaries = [Glossary([[tuple(map(same, p)) for p in term] for term in c.glossary]) for c in asked]
         self.never = torch.tensor([PAD, BOS], device=device) if only is None else None
         self.termed = bool(asked[0].glossary)  # sentences with and without a glossary have beams of different widths
@@ -207,7 +207,7 @@ class Run:
         """Sentences that are done leave; the others take over what was chosen for them, [S, width]."""
         how, alive, (S, W) = self.how, self.alive, self.total.shape
         best = value[:, 0]
-        going = (best / self.longest[alive] > self.worst[alive]) & (best > -math.inf)  # can one become better?
+        going = (best / self.divisor[alive] > self.worst[alive]) & (best > -math.inf)  # can one become better?
         going &= self.count[alive] < (1 if how.sample else how.beam)
         keep = np.nonzero(going)[0]
         row, made = (keep[:, None] * W + parent[keep]).ravel(), token[keep].ravel()

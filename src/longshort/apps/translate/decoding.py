@@ -114,13 +114,13 @@ class Reader:
         lengths, together = np.array([len(t) for t in tokens]), 1 if how.fast else TOGETHER
         device = self.networks[0].bias.device
         alike = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
-        networks = prepared(self.networks)
-        for some in [some for rows in alike for some in np.split(rows, range(together, len(rows), together))]:
-            x = torch.tensor([[*tokens[k], EOS] for k in some], device=device)
-            asked = [Constraints(prefix, tuple(r.phrases for r in must[k])) for k in some]
-            only = self._only(tokens[some[0]], asked[0]) if how.fast else None
-            for k, found in zip(some, search(networks, x, wide, asked, only), strict=True):
-                made[int(k)] = self._translation(sentences[k], tokens[k], found, [*begun, *must[k]], how)
+        with prepared(self.networks) as networks:
+            for some in [some for rows in alike for some in np.split(rows, range(together, len(rows), together))]:
+                x = torch.tensor([[*tokens[k], EOS] for k in some], device=device)
+                asked = [Constraints(prefix, tuple(r.phrases for r in must[k])) for k in some]
+                only = self._only(tokens[some[0]], asked[0]) if how.fast else None
+                for k, found in zip(some, search(networks, x, wide, asked, only), strict=True):
+                    made[int(k)] = self._translation(sentences[k], tokens[k], found, [*begun, *must[k]], how)
         return [made[k] for k in range(len(sentences))]
 
     def _only(self, tokens: Sequence[int], asked: Constraints) -> Tensor:

@@ -23,7 +23,8 @@ NOT_A_NUMBER = "the network gives NaN for a log-probability. Are its weights fin
 def best(logp: Float[Tensor, "R V"], total: NDArray, k: int) -> tuple[NDArray, NDArray, NDArray]:
     """The k best ways to go on, of all hypotheses of a sentence.
 
-    The k best tokens lie in the k blocks of tokens with the best maxima, so that most tokens are looked at only once.
+    Most tokens are looked at only once: a kernel knows what they would have to be above; without it, the k best tokens lie in the
+    k blocks of tokens with the best maxima.
 
     Args:
         logp: log-probability of each token, float32.
@@ -44,6 +45,11 @@ def best(logp: Float[Tensor, "R V"], total: NDArray, k: int) -> tuple[NDArray, N
         if found is None:
             raise ValueError(NOT_A_NUMBER)
         return found[0].numpy(), found[1].numpy(), found[2].numpy()
+    if k == W == 1:
+        peak, one = (x.cpu().numpy() for x in logp.max(1, keepdim=True))
+        if np.isnan(peak).any():
+            raise ValueError(NOT_A_NUMBER)
+        return total + peak, np.zeros((S, 1), int), one
     whole = V // BLOCK * BLOCK
     peaks = logp[:, :whole].unflatten(1, (-1, BLOCK)).amax(2) if whole else logp[:, :0]
     if whole < V:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import cast
 
 import torch
@@ -19,15 +20,22 @@ from longshort.engine.steps import LinearStep, LSTMStep, attend
 from longshort.nn import LSTM
 
 
+@contextmanager
+def prepared(networks: Sequence[Network]) -> Iterator[list[decode.Network]]:
+    """Networks for one search or several, in which no parameter changes: with `Steps` where the kernels take them; the others
+    share what they make of their weights."""
+    with ExitStack() as stack:
+        able = [_able(n) for n in networks]
+        for network in [n for n, yes in zip(networks, able, strict=True) if not yes]:
+            stack.enter_context(network.decoder.held())
+        yield [Steps(n) if yes else n for n, yes in zip(networks, able, strict=True)]
+
+
 @torch.no_grad()
-def prepared(networks: Sequence[Network]) -> list[decode.Network]:
-    """Networks for one search or several, in which no parameter changes: with `Steps` where the kernels take them."""
-    return [Steps(n) if _able(n) else n for n in networks]
-
-
 def _able(network: Network) -> bool:
-    watched = any(cast(LSTM, layer).observer is not None for layer in network.decoder)
-    return not network.training and not watched and able(*network.parameters())
+    layers = [cast(LSTM, layer) for layer in network.decoder]
+    asked = any(layer.observer is not None or layer.engine not in ("auto", "cpu") for layer in layers)
+    return not asked and not any(m.training for m in network.modules()) and able(*network.parameters())
 
 
 class Steps:
@@ -37,6 +45,7 @@ class Steps:
         network: in evaluation, of plain float32 parameters on the CPU.
     """
 
+    @torch.no_grad()
     def __init__(self, network: Network) -> None:
         n = self.network = network
         self.remember, self.start = n.remember, n.start
@@ -44,16 +53,15 @@ class Steps:
         self.attentions = [a for a in (n.attention, n.again) if a is not None]
         self.queries = [LinearStep(a.query.weight) if a.kind == "general" else None for a in self.attentions]
         self.readout, self.narrow = _linear(n.readout), None if n.narrow is None else _linear(n.narrow)
-        self.only: Tensor | None = None
-        self.write = LinearStep(n.table, n.bias)
+        self.write: tuple[Tensor | None, LinearStep] | None = None  # of which tokens, and how
 
     def step(
         self, tokens: Int[Tensor, "R"], state: State, memory: Memory, only: Tensor | None = None
     ) -> tuple[Tensor, State, Tensor]:
         """See `Network.step`."""
         n, c = self.network, self.network.config
-        if only is not self.only:
-            self.only, self.write = only, LinearStep(n.table, n.bias) if only is None else LinearStep(n.table[only], n.bias[only])
+        if self.write is None or self.write[0] is not only:
+            self.write = only, LinearStep(*((n.table, n.bias) if only is None else (n.table[only], n.bias[only])))
         x = n.target.index_select(0, tokens) * math.sqrt(c.embed)
         below, inner, states = x, torch.cat([x, state.fed], -1) if c.feed else x, []
         contexts: list[Tensor] = []
@@ -74,7 +82,7 @@ class Steps:
         fed, coverage = made if c.feed else state.fed, state.coverage + weights if c.coverage else state.coverage
         made = made if self.narrow is None else self.narrow(made)
         hs, cs = zip(*states, strict=True)
-        return F.log_softmax(self.write(made), -1), State(hs, cs, fed, coverage), weights
+        return F.log_softmax(self.write[1](made), -1), State(hs, cs, fed, coverage), weights
 
     def _read(self, k: int, h: Tensor, memory: Memory, coverage: Tensor | None = None) -> tuple[Tensor, Tensor]:
         attention, query = self.attentions[k], self.queries[k]

@@ -192,11 +192,11 @@ class Translator:
         told = _pairs(pairs)
         sides = [source.encode(p.source) for p in told], [target.encode(p.target) for p in told]
         made, lengths = np.zeros(len(told)), np.array([len(s) for s in sides[0]])
-        networks = prepared([self.fitted, *self.friends])
-        for n in np.unique(lengths):
-            rows = np.flatnonzero(lengths == n)
-            x = torch.tensor([[*sides[0][k], EOS] for k in rows])
-            made[rows] = [h.logp for h in force(networks, x, [sides[1][k] for k in rows])]
+        with prepared([self.fitted, *self.friends]) as networks:
+            for n in np.unique(lengths):
+                rows = np.flatnonzero(lengths == n)
+                x = torch.tensor([[*sides[0][k], EOS] for k in rows])
+                made[rows] = [h.logp for h in force(networks, x, [sides[1][k] for k in rows])]
         return made.tolist()
 
     def together(self, *others: Translator | str | os.PathLike[str]) -> Self:
