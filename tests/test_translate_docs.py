@@ -125,7 +125,7 @@ def test_what_it_names_is_there() -> None:
 
 def test_defaults_that_it_names_hold() -> None:
     for name, value in (("pieces", 6000), ("sampling", 0.0), ("rdrop", 3.0), ("again", True), ("unknown", 0.1), ("longest", 128), ("ratio", 5.0), ("tokens", 1500),
-                        ("units", "bpe"), ("attention", "general"), ("tied", "all"), ("metric", "BLEU"), ("feed", False)):  # fmt: skip
+                        ("units", "bpe"), ("attention", "general"), ("tied", "all"), ("metric", "auto"), ("feed", False)):  # fmt: skip
         assert getattr(Config(), name) == value
     for name, value in (("beam", 5), ("ratio", 2.0), ("extra", 10), ("least", 0), ("block", 0), ("alternatives", 1),
                         ("coverage_penalty", 0.0), ("sample", False)):  # fmt: skip

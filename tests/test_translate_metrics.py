@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from longshort.apps.translate.metrics import bleu, chrf, multi30k, scores, sentences, tokenised, worst
+from longshort.apps.translate.metrics import bleu, chrf, multi30k, scores, sentences, telling, tokenised, worst
 
 WORDS = ["der", "Hund", "die", "Katze", "ein", "Haus", "läuft", "schläft", "schnell", "heute", ",", "."]
 
@@ -121,7 +121,22 @@ def test_sentences_are_scored_alone_and_the_worst_come_first(metric):
     assert worst(references, references) == []
 
 
+def test_the_more_telling_score_comes_first():
+    long, short = ["a b c d e"] * 3, ["a b", "c", "d e f"]
+    assert (telling(long), telling(short), telling([*long, *short]), telling([*short, long[0]])) == (
+        "BLEU",
+        "chrF",
+        "BLEU",
+        "chrF",
+    )
+    assert telling(["Es regnet heute."]) == "BLEU"  # 13a takes the full stop off
+    assert [*scores(long, long)] == ["BLEU", "chrF2"]
+    assert [*scores(short, short, "de")] == ["chrF2", "BLEU", "Multi30k BLEU"]
+
+
 def test_what_cannot_be_scored_is_refused():
+    with pytest.raises(ValueError, match="two letters, such as de, got 'german'"):
+        multi30k(["a"], ["a"], "german")
     for score in (bleu, chrf, sentences, lambda r, o: multi30k(r, o, "de"), scores):
         with pytest.raises(ValueError, match="got 2 references and 1 outputs"):
             score(["a", "b"], ["a"])

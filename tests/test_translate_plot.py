@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 
 import numpy as np
 import pytest
 
-from longshort.apps.translate.plot import attention
+from longshort.apps.translate.plot import attention, fonts
 
 
 def words(letter: str, n: int) -> list[str]:
@@ -38,6 +39,28 @@ def test_the_matrix_and_its_tokens_are_drawn_whole(T, S, title):
         assert figure.texts[0].get_window_extent().y0 >= highest
 
 
+def test_other_scripts_take_a_font_that_has_them_or_a_warning_says_so(monkeypatch):
+    from matplotlib import font_manager
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fonts("▁the ▁Straße ▁Привет") == ["DejaVu Sans"]
+        attention(np.eye(2), ["▁a", "</s>"], ["▁ß", "</s>"], "ß")
+    every = font_manager.fontManager.ttflist
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    with pytest.warns(UserWarning, match="no font here has characters such as '\U00017000': install one"):
+        assert fonts("a\U00017000") == ["DejaVu Sans"]
+    own = font_manager.get_font(font_manager.findfont(font_manager.FontProperties())).get_charmap()
+    only = [f for f in every if f.name == "STIXGeneral"]
+    lack = next(c for c in map(chr, font_manager.get_font(only[0].fname).get_charmap()) if ord(c) not in own and c.isprintable())
+    monkeypatch.setattr(
+        font_manager.fontManager, "ttflist", [font_manager.FontEntry("gone.ttf", "Gone", "normal", weight=400), *only]
+    )
+    assert fonts(lack) == ["DejaVu Sans", "STIXGeneral"]
+    figure = attention(np.eye(1), [lack], [lack])
+    assert figure.axes[0].get_xticklabels()[0].get_fontfamily() == ["DejaVu Sans", "STIXGeneral"]
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"\[T, S\].*got \[1, 2\] for 1 target and 3 source tokens"):
         attention([[0.5, 0.5]], ["a", "b", "c"], ["x"])
@@ -49,6 +72,6 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'longshort\[plot\]'"):
         attention([[1.0]], ["a"], ["b"])

@@ -66,6 +66,9 @@ def test_names_on_both_sides_are_hidden_at_their_rate():
         assert gone == [word not in p.target for p in seen]
     assert all("May" in p.source and "Mai" in p.target and p.source.endswith(".") for p in seen)
     assert hidden(pair, 0.0, rng) is pair
+    solid = hidden(Pair("Anna saw Paris in 1987", "Annaは1987年にParisを見た"), 0.999, rng)
+    assert solid[:2] == (f"{STRANGE} saw {STRANGE} in {STRANGE}", f"{STRANGE}は{STRANGE}年に{STRANGE}を見た")
+    assert hidden(Pair("Ann met Anna", "Annaさん"), 0.999, rng)[:2] == (f"Ann met {STRANGE}", f"{STRANGE}さん")
     t = TranslateTask(replace(SMALL, unknown=0.5), [Pair("Maria is here", "Maria ist da")] * 50)
     drawn = t.batches("train", 0)[0]
     assert torch.equal((drawn.source == UNK).sum(1), (drawn.target == UNK).sum(1))
@@ -115,6 +118,17 @@ def test_scores_are_in_real_units():
     assert 0 <= scores["BLEU"] < 5
     assert 0.2 < math.log(scores["perplexity"]) / math.log(len(t.vocabularies[1])) < 2
     assert TranslateTask(SMALL, PAIRS[:50]).score(net, "valid") == {}
+
+
+@pytest.mark.parametrize("target", ["eins zwei", "赤い船は家へ帰る。", "Das rote Boot segelt heim."])
+def test_the_best_weights_are_told_by_what_tells_something(target):
+    """BLEU counts runs of four words."""
+    want = "BLEU" if "Boot" in target else "chrF"
+    valid = [Pair("one", target), Pair("two", target), Pair("three", "ja")]
+    assert TranslateTask(SMALL, PAIRS, valid).better == (want, "max")
+    for metric in ("BLEU", "chrF"):
+        assert TranslateTask(replace(SMALL, metric=metric), PAIRS, valid).better == (metric, "max")
+    assert TranslateTask(SMALL, PAIRS).better == ("BLEU", "max")
 
 
 def test_what_cannot_be_learned_from_is_left_out_and_named():

@@ -187,7 +187,33 @@ def test_what_is_required_is_there_in_tokens_and_a_term_counts_more():
     assert required("b", lambda t: [], Glossary({"b": ["c"]})) == []
 
 
+def test_where_there_are_no_spaces_what_is_required_may_go_on_after_any_word():
+    encode, glossary = (lambda t: [0, *map(ord, t)]), Glossary({"boat": ["船"], "red": ["赤", "紅"]})  # 0 begins a word
+    for solid, ways in (("", 1), ("家", 2)):
+        red, boat = required("the red boat", encode, glossary, solid=solid)
+        assert len(boat.phrases) == ways
+        assert len(red.phrases) == 2 * ways
+        assert boat.phrases[-1] == ((ord("船"),) if solid else (0, ord("船")))
+    (url,) = required("see www.bank.org", encode, None, Keep(), "家")
+    assert url.phrases == ((0, *map(ord, "www.bank.org")), (*map(ord, "www.bank.org"),))
+
+
 # ---- unknown words ----
+
+
+@pytest.mark.parametrize(
+    ("text", "token", "want"),
+    [
+        ("नमस्ते दुनिया", "म", "नमस्ते"),
+        ("赤い船は家へ", "船", "船"),
+        ("家はAnna-Mariaの", "M", "Anna-Maria"),
+        ("e\u0323xa b", "x", "e\u0323xa"),
+    ],
+)
+def test_a_word_holds_its_marks_and_ends_where_there_are_no_spaces(text, token, want):
+    spans = [(k, k + 1) for k in range(len(text))]
+    attention = np.eye(len(text))[[text.index(token)]]
+    assert copies([UNK], attention, text, [9] * len(text), spans, UNK) == [want]
 
 
 def test_an_unknown_token_is_what_it_attends_to_or_the_word_around_that():

@@ -336,7 +336,7 @@ def test_settings_of_the_vocabularies_come_with_them():
     two = brief(shared=False, tied="output")
     made = Translator(training=BRIEF, **TINY | {"tied": "output"}).fit(TRAIN[:60], start=two)
     assert (made.config, made.vocabularies) == (two.config, two.vocabularies)
-    with pytest.raises(ValueError, match="it needs shared=True"):
+    with pytest.raises(ValueError, match="without shared=True"):
         Translator(training=BRIEF, **TINY).fit(TRAIN[:60], start=two)
 
 

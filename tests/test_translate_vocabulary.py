@@ -123,6 +123,37 @@ def test_words_are_those_of_the_text(ids):
     assert [BPE.decode([ids[k] for k in word]) for word in words] == BPE.decode(ids).split()
 
 
+JAPANESE = ["赤い船は家へ帰る。", "鳥が古い橋の上で歌う。", "Annaは船で1987年に帰る。"] * 20
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "char"])
+@pytest.mark.parametrize("beside", [[], ["the red ship sails home", "a bird sings on the old bridge"] * 20])
+def test_where_there_are_no_spaces_each_token_is_a_word(kind, beside):
+    made = Vocabulary.fit(JAPANESE + beside, kind, 90)
+    for text in JAPANESE[:3]:
+        ids = made.encode(text)
+        written = [made.decode([ids[k] for k in word]) for word in made.words(ids)]
+        assert "".join(written) == text
+        assert len(written) >= len([k for k in ids if made.pieces[k] != START]) - len("Anna1987") + 1
+    assert "Anna" in written
+    assert len(made.words(made.encode("鳥\U0001f426鳥"))) == 3  # what is unknown is a word of its own
+    assert len(made.solid) == 1
+    assert made.decode([*made.encode(made.solid), *made.encode("帰る")[made.pieces[made.encode("帰る")[0]] == START :]])
+    assert not BPE.solid
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("zero", ["0", "\u0660", "\u0966", "\u0e50", "\uff10"])
+def test_digits_of_all_scripts_stay_single(kind, zero):
+    years = ["".join(chr(ord(zero) + int(c)) for c in str(1900 + k % 30)) for k in range(300)]
+    made = Vocabulary.fit([f"it was in {year} there" for year in years], kind, 200)
+    assert all(sum(c.isdecimal() for c in piece) <= 1 for piece in made.pieces)
+    for text in (f"in {years[3]}", years[29]):
+        assert made.decode(made.encode(text)) == text
+        assert made.decode(made.sample(text, np.random.default_rng(0), 0.5)) == text
+        assert [text[a:b] for a, b in made.spans(text)][-4:] == list(text[-4:])
+
+
 def test_spans_are_those_of_sentencepiece(vocabulary):
     model = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.blob)
     for text in FRESH:

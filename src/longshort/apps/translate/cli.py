@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -85,6 +86,8 @@ def train(
         quiet: print nothing.
         log: file for one JSON line per score.
     """
+    given = (*src, *tgt, *data, *more, *valid_src, *valid_tgt, *valid)
+    openable([path for path in given if path.exists()], out, log)
     prepare(out)
     further = shown.ready()
     state = resume_path(out)
@@ -126,7 +129,7 @@ def predict(
     if lost := [path for path in files if not path.exists()]:
         raise ValueError(f"{lost[0]}: there is no such file. Text itself comes in like this: "
                          f"echo {shlex.quote(str(lost[0]))} | longshort predict {model}")  # fmt: skip
-    openable(files, out)
+    openable([*files, model, *asked.ensemble], out)
     path = None if out is None else prepare(out)
     if picture is not None:
         picture.mkdir(parents=True, exist_ok=True)
@@ -179,10 +182,9 @@ def evaluate(
         quiet: print nothing; only useful with --out or --outputs.
     """
     how = asked.how(search)
+    openable([*src, *tgt, *data, model, *asked.ensemble], out, outputs)
     paths = [prepare(path) for path in (out, outputs) if path is not None]
     pairs = corpus.judges(sentence_pairs(src, tgt, data, columns))
-    for path in paths:
-        openable([*src, *tgt, *data], path)
     with warned(not quiet):
         made = Translator.load(model, *asked.ensemble).evaluate(pairs, language, **how)
     told = made.json()
@@ -252,7 +254,7 @@ def backtranslate(
         raise ValueError(f"{flag(alone[0])} is of draws, and --beam draws nothing. Leave one of them out.")
     how: dict[str, Any] = {"beam": beam} if beam is not None else {"sample": True} | drawn
     Search(**how)
-    openable([text], out)
+    openable([text, model], out)
     path, translator, drops, count = prepare(out), Translator.load(model), list[corpus.Drop](), 0
     made = backtranslated(translator, corpus.lines(text), drops, name=str(text), confidence=confidence, longest=longest, **how)
     with writer(path) as write, counted("kept", not quiet) as advance:
@@ -285,7 +287,7 @@ def score(
         quiet: say nothing but the numbers.
     """
     pairs, path = sentence_pairs(src, tgt, data, columns), None if out is None else prepare(out)
-    openable([*src, *tgt, *data], path)
+    openable([*src, *tgt, *data, model, *ensemble], path)
     translator = Translator.load(model, *ensemble)
     with writer(path) as write, counted("scored", not quiet and (path is not None or not sys.stdout.isatty())) as advance:
         for k in range(0, len(pairs), AHEAD):
@@ -325,4 +327,7 @@ def inspect(
 def _draw(made: Translation, path: Path) -> None:
     from longshort.apps.translate.plot import attention
 
-    attention(made.attention, made.source_pieces, made.pieces, made.text).savefig(path, dpi=150)
+    figure = attention(made.attention, made.source_pieces, made.pieces, made.text)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # that was said once, in one sentence
+        figure.savefig(path, dpi=150)

@@ -104,7 +104,7 @@ class Reader:
             raise ValueError("this translator has no shortlist: train it with --shortlist, or translate without fast.")
         sentences = [normal(s) for s in sentences]
         tokens = [self.source.encode(s) for s in sentences]
-        must = [required(s, self.target.encode, how.glossary, how.keep) for s in sentences]
+        must = [required(s, self.target.encode, how.glossary, how.keep, self.target.solid) for s in sentences]
         prefix = tuple(self.target.encode(how.prefix))
         begun = [Required(0, 0, (normal(how.prefix),), (prefix,))] if UNK in prefix else []
         made: dict[int, Translation] = {}

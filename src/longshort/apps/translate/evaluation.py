@@ -82,10 +82,12 @@ def evaluate(translator: Translator, pairs: Sequence[Pair], language: str | None
     """See `Translator.evaluate`.
 
     Raises:
-        ValueError: there are no pairs.
+        ValueError: there are no pairs, or the language is not two letters.
     """
     if not pairs:
         raise ValueError("there must be one or more pairs to score, got none.")
+    if language is not None:
+        metrics.two_letters(language)
     begun = time.perf_counter()
     made = list(translator.explain_each([p.source for p in pairs], **how))
     took = time.perf_counter() - begun

@@ -15,6 +15,7 @@ Two protocols that must not be compared with each other:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
@@ -86,10 +87,21 @@ def multi30k(references: Sequence[str], outputs: Sequence[str], language: str, d
     Raises: as `bleu`; ImportError without sacremoses too.
     """
     _check(references, outputs)
+    two_letters(language)
     metric = need("sacrebleu").BLEU(tokenize="none", smooth_method="none", force=True)
     made = _score("Multi30k BLEU", metric, tokenised(references, language), tokenised(outputs, language), draws)
     how = f"norm:moses|tok:moses-{language}|sacremoses:{need('sacremoses').__version__}"
     return made._replace(signature=made.signature.replace("case:mixed", "case:lc").replace("tok:none", how))
+
+
+def two_letters(language: str) -> None:
+    """What a language is called.
+
+    Raises:
+        ValueError: it is not two letters.
+    """
+    if not re.fullmatch("[a-z]{2}", language):
+        raise ValueError(f"a language must be two letters, such as de, got {language!r}.")
 
 
 def tokenised(texts: Sequence[str], language: str) -> list[str]:
@@ -105,11 +117,20 @@ def tokenised(texts: Sequence[str], language: str) -> list[str]:
 def scores(
     references: Sequence[str], outputs: Sequence[str], language: str | None = None, draws: int = DRAWS
 ) -> dict[str, Score]:
-    """All scores of a corpus by name: BLEU and chrF2 and, if the language is given, Multi30k BLEU. Args, Raises: as those."""
+    """All scores of a corpus by name: BLEU and chrF2, the more telling one first, and, if the language is given, Multi30k BLEU.
+    Args, Raises: as those."""
     made = [bleu(references, outputs, draws), chrf(references, outputs, draws)]
+    made = made if telling(references) == "BLEU" else made[::-1]
     if language is not None:
         made.append(multi30k(references, outputs, language, draws))
     return {score.name: score for score in made}
+
+
+def telling(references: Sequence[str]) -> Literal["BLEU", "chrF"]:
+    """Which score tells more about texts like these: BLEU counts runs of up to four tokens, so most of them must have as many.
+    Those of languages without spaces between words, numbers and single terms have fewer."""
+    tokenise = need("sacrebleu").BLEU().tokenizer
+    return "BLEU" if 2 * sum(len(tokenise(r).split()) >= 4 for r in references) >= len(references) else "chrF"
 
 
 def sentences(references: Sequence[str], outputs: Sequence[str], metric: Metric = "chrf") -> NDArray[np.float64]:

@@ -38,19 +38,23 @@ def read(paths: Sequence[Path]) -> Iterator[str]:
             yield line
 
 
-def openable(paths: Sequence[Path], out: Path | None) -> None:
-    """Prove, before a file is written, that others can be read and that it is none of them.
+def openable(paths: Iterable[Path], *outs: Path | None) -> None:
+    """Prove, before files are written, that others can be read, and that each is a file of its own.
 
     Raises:
         OSError: one cannot be opened.
-        ValueError: one of them is out.
+        ValueError: one is to be read and written, or written twice.
     """
+    written = [out for out in outs if out is not None]
     for path in paths:
         if path.is_fifo():  # it opens once
             continue
         with open(path, "rb"):
-            if out is not None and out.exists() and out.samefile(path):
-                raise ValueError(f"{out} cannot be read and written at the same time. Give --out another name.")
+            for out in written:
+                if out.exists() and out.samefile(path):
+                    raise ValueError(f"{out} cannot be read and written at the same time. Write to another name.")
+    if len({out.resolve() for out in written}) < len(written):
+        raise ValueError(f"{written[0]} cannot be written twice. Give each output a name of its own.")
 
 
 def ahead(items: Iterable[T], most: int) -> Iterator[list[T]]:

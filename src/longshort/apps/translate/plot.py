@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,9 +41,38 @@ def attention(matrix: ArrayLike, source: Sequence[str], target: Sequence[str], t
     if not ((a >= 0) & (a <= 1 + 1e-4)).all():
         raise ValueError(f"attention must lie in 0 to 1, got {a.min():g} to {a.max():g}.")
     try:
-        from matplotlib.figure import Figure
+        from matplotlib import rc_context
     except ImportError as e:
         raise ImportError("pictures need matplotlib: pip install 'longshort[plot]'.") from e
+    with rc_context({"font.family": fonts("".join([*source, *target, title]))}):
+        return _drawn(a, source, target, title)
+
+
+def fonts(text: str) -> list[str]:
+    """matplotlib's own font, and fonts of this machine with the characters that it lacks; a warning names those that none has."""
+    from matplotlib import font_manager
+
+    manager, get = font_manager.fontManager, font_manager.get_font
+    own = get(font_manager.findfont(font_manager.FontProperties()))
+    families, lack = [own.family_name], {ord(c) for c in text if unicodedata.category(c)[0] not in "CZ"} - set(own.get_charmap())
+    others = [f for f in manager.ttflist if f.style == "normal" and f.weight == 400 and not f.name.startswith("Last Resort")]
+    for font in sorted(others, key=lambda f: (f.name, f.fname)) if lack else ():
+        try:
+            has = lack & set(get(font.fname).get_charmap())
+        except (OSError, RuntimeError):  # gone, or damaged
+            continue
+        if has and font.name not in families:
+            families.append(font.name)
+            lack -= has
+    if lack:
+        few = f"no font here has characters such as {chr(min(lack))!r}: install one that has, such as Noto Sans."
+        warnings.warn(few, UserWarning, stacklevel=3)
+    return families
+
+
+def _drawn(a: NDArray, source: Sequence[str], target: Sequence[str], title: str) -> Figure:
+    from matplotlib.figure import Figure
+
     T, S = a.shape
     cell = min(CELL, MOST / max(T, S))
     left, above = (0.25 + LETTER * max(map(_wide, tokens)) for tokens in (target, source))

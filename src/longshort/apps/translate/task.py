@@ -20,7 +20,7 @@ from longshort.apps.translate.decode import Search
 from longshort.apps.translate.decoding import Decoding, Reader
 from longshort.apps.translate.losses import smoothed
 from longshort.apps.translate.model import Batch, Network
-from longshort.apps.translate.vocabulary import BOS, EOS, Vocabulary
+from longshort.apps.translate.vocabulary import BOS, EOS, SOLID, Vocabulary
 from longshort.cell import Cell
 from longshort.probe import unseen
 from longshort.task import Batches, Input, Loss, Plain, Split
@@ -28,7 +28,7 @@ from longshort.task import Batches, Input, Loss, Plain, Split
 Tokens = Sequence[Sequence[int]]
 GREEDY = Decoding(Search(beam=1))
 STRANGE = "\U0010fffd"  # a character that no text has
-WORD = re.compile(r"\w+")
+WORD = re.compile(rf"[^\W{SOLID}]+")  # ends where a script without spaces begins
 
 
 class TranslateTask:
@@ -52,7 +52,8 @@ class TranslateTask:
     ) -> None:  # fmt: skip
         self.config, self.cell, self.valid, self.start = config, cell, valid, start
         self.vocabularies = vocabularies or learned(config, train)
-        self.better: tuple[str, Literal["min", "max"]] = (config.metric, "max")
+        metric = config.metric if config.metric != "auto" or not valid else metrics.telling([p.target for p in valid])
+        self.better: tuple[str, Literal["min", "max"]] = ("BLEU" if metric == "auto" else metric, "max")
         source, target = self.vocabularies
         sides = [source.encode(p.source) for p in train], [target.encode(p.target) for p in train]
         counts = [len(t) for t in sides[0]], [len(t) for t in sides[1]]
@@ -161,7 +162,7 @@ def hidden(pair: Pair, share: float, rng: np.random.Generator) -> Pair:
     both = set(WORD.findall(pair.source)) & set(WORD.findall(pair.target))
     for word in sorted(w for w in both if w.isdigit() or (len(w) > 2 and w[0].isupper())):
         if rng.random() < share:
-            source, target = (re.sub(rf"\b{word}\b", STRANGE, text) for text in pair[:2])
+            source, target = (WORD.sub(lambda m, w=word: STRANGE if m[0] == w else m[0], text) for text in pair[:2])  # type: ignore[misc]
             pair = Pair(source, target, pair.where)
     return pair
 

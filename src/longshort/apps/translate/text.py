@@ -13,16 +13,15 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from longshort.apps.translate.vocabulary import UNK, normal
+from longshort.apps.translate.vocabulary import ALONE, SOLID, UNK, normal
 
 Phrase = tuple[int, ...]
 Encode = Callable[[str], Sequence[int]]
 
 UNSEEN = "\ufeff\u200b\u2060"  # of no width, at the ends of a line as good as blanks
 BREAK = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")  # ends a sentence: lines, pages, cells of a table
-# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
-SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 TOKEN = re.compile(rf"[{SOLID}]|[^\W{SOLID}]+|[^\w\s]")
+WORD = re.compile(rf"[^\W{SOLID}]+(?:[-'.@_][^\W{SOLID}]+)*")
 
 # What is never translated unless it is told otherwise.
 PATTERNS: Mapping[str, str] = {
@@ -171,7 +170,7 @@ class Glossary:
             joined = (
                 spans and spans[-1][1] == start and any(unicodedata.category(c)[0] == "M" for c in (text[start - 1], text[start]))
             )
-            if joined and not (m.group()[0].isalpha() and re.match(f"[{SOLID}]", m.group())):
+            if joined and not (m.group()[0].isalpha() and ALONE.match(m.group())):
                 spans[-1] = spans[-1][0], end
             else:
                 spans.append((start, end))
@@ -219,7 +218,7 @@ class Required(NamedTuple):
     start, end: where its source stands in the sentence.
     texts: what must appear: one of these. A text may be there twice, for it begins in two ways.
     phrases: the tokens of each text, of which one must appear in one piece: as a word of its own and, where the source does not
-        follow a blank, as what goes on after the character there.
+        follow a blank or the language has none between words, as what goes on after a character.
     """
 
     start: int
@@ -228,7 +227,9 @@ class Required(NamedTuple):
     phrases: tuple[Phrase, ...]
 
 
-def required(sentence: str, encode: Encode, glossary: Glossary | None = None, keep: Keep | None = None) -> list[Required]:
+def required(
+    sentence: str, encode: Encode, glossary: Glossary | None = None, keep: Keep | None = None, solid: str = ""
+) -> list[Required]:
     """What must appear in the translation of a sentence: the translations of its terms, and what is kept. A term counts more.
 
     Args:
@@ -236,6 +237,7 @@ def required(sentence: str, encode: Encode, glossary: Glossary | None = None, ke
         encode: text to tokens of the target language, as `Vocabulary.encode`.
         glossary: terms; None: none.
         keep: what is not translated; None: everything is.
+        solid: see `Vocabulary.solid`.
     """
     found = [] if glossary is None else glossary.find(sentence)
     if keep is not None:
@@ -243,7 +245,7 @@ def required(sentence: str, encode: Encode, glossary: Glossary | None = None, ke
         found += [(a, b, (sentence[a:b],)) for a, b in keep.find(sentence) if all(b <= start or end <= a for start, end in taken)]
     made = []
     for start, end, texts in sorted(found):
-        before = sentence[start - 1 : start].strip()
+        before = sentence[start - 1 : start].strip() or solid
         ways = {tuple(encode(text)): text for text in texts}
         if before:
             head = tuple(encode(before))
@@ -308,7 +310,8 @@ def _word(sentence: str, start: int, end: int) -> tuple[int, int]:
     while start < len(sentence) and sentence[start].isspace():
         start += 1
     end = max(end, start + 1)
-    inside = (m.span() for m in re.finditer(r"\w+(?:[-'.@_]\w+)*", sentence) if m.start() < end and start < m.end())
+    flat = "".join("a" if unicodedata.category(c)[0] == "M" else c for c in sentence)  # marks on letters, no letters to `re`
+    inside = (m.span() for m in WORD.finditer(flat) if m.start() < end and start < m.end())
     return next(inside, (start, end))
 
 

@@ -73,9 +73,10 @@ class Translation:
         return made
 
     def json(self) -> dict[str, Any]:
-        """All but the attention as plain values."""
+        """All but the attention as plain values; alignment counts words as they are listed."""
         return {"text": self.text, "source": self.source, "confidence": round(self.confidence, 4), "logp": round(self.logp, 4),
                 "score": round(self.score, 4), "signs": {k: round(v, 4) for k, v in self.signs.items()},
+                "source words": [word for word, _ in self.source_words], "words": [word for word, _ in self.words],
                 "alignment": [list(pair) for pair in self.alignment()], "finished": self.finished, "met": self.met,
                 "alternatives": [{"text": a.text, "logp": round(a.logp, 4), "score": round(a.score, 4)}
                                  for a in self.alternatives[1:]]}  # fmt: skip

@@ -27,11 +27,11 @@ def tuned(
     Args:
         read: translates with one search, as `Reader.once`.
         pairs: with known translations.
-        metric: of the score.
+        metric: of the score, see `Config`.
     """
-    step = -(-len(pairs) // MOST)
-    some, judge = pairs[::step], metrics.bleu if metric == "BLEU" else metrics.chrf
+    some = pairs[:: -(-len(pairs) // MOST)]
     truth = [p.target for p in some]
+    judge = metrics.bleu if (metrics.telling(truth) if metric == "auto" else metric) == "BLEU" else metrics.chrf
     found = read([p.source for p in some], Decoding(Search(alternatives=Search.beam)))
     best = []
     for penalty in PENALTIES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import random
+import re
 import unicodedata
 import zlib
 from bisect import bisect, bisect_left, insort
@@ -29,6 +30,10 @@ POOL = 64  # segmentations of a word that BPE-dropout chooses from
 KEPT = 50_000  # words whose segmentations are kept, those that come first
 LONG = 24  # characters from which on a word is too rare to keep its segmentations
 NBEST, ALPHA = 64, 0.2  # of Kudo 2018, for a unigram model
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+ALONE = re.compile(f"[{SOLID}]")
+MANY = 0.1  # share of the tokens that such a script has in the vocabulary of a language that is written in one
 REPLACED = {ord(START): " ", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}  # SentencePiece's blank; halves of characters
 
 
@@ -106,11 +111,12 @@ class Vocabulary:
         enough = next(k for k, share in enumerate(shares, 1) if share >= counts.total() * (1 - RARE))
         keep = min(len(seen), room, room if kind == "char" else max(enough, room // 2))
         gone = dict.fromkeys(map(ord, (*RESERVED, *seen[keep:])), " ")
+        digits = [c for c in sorted(seen[:keep]) if c.isdecimal() and not c.isascii()]  # those of ASCII it splits itself
         sp, made = need("sentencepiece"), BytesIO()
         sp.SentencePieceTrainer.train(
             sentence_iterator=(line.translate(gone) for line in lines), model_writer=made, model_type=kind, vocab_size=size,
             hard_vocab_limit=False, character_coverage=1.0, normalization_rule_name="identity", split_digits=True,
-            byte_fallback=byte_fallback, max_sentence_length=2**30, num_threads=1, minloglevel=2,
+            user_defined_symbols=digits, byte_fallback=byte_fallback, max_sentence_length=2**30, num_threads=1, minloglevel=2,
             pad_id=PAD, unk_id=UNK, bos_id=BOS, eos_id=EOS,
         )  # fmt: skip
         return cls(kind, made.getvalue())
@@ -157,14 +163,23 @@ class Vocabulary:
         return self._written[id].startswith(" ")
 
     def words(self, ids: Sequence[int]) -> list[list[int]]:
-        """Which tokens make each word of `decode(ids)`: their positions in ids. PAD, BOS, EOS and a "▁" alone belong to none."""
-        made: list[list[int]] = [[]]
+        """Which tokens make each word of `decode(ids)`: their positions in ids. PAD, BOS, EOS and a "▁" alone belong to none. In
+        scripts without spaces between words each token is one."""
+        made, alone = list[list[int]]([[]]), False
         for k, token in enumerate(ids):
-            if self.starts_word(token):
+            body = self._written[token].strip()
+            if self.starts_word(token) or alone or ALONE.match(body):
                 made.append([])
             if token not in (PAD, BOS, EOS) and self._written[token] != " ":
                 made[-1].append(k)
+            alone = bool(ALONE.match(body[-1:]))
         return [word for word in made if word]
+
+    @cached_property
+    def solid(self) -> str:
+        """A character after which words go on without a space, where the language is written so; else nothing."""
+        known = [piece for piece, k in self._ids.items() if ALONE.match(self._written[k].strip())]
+        return max(known, default="", key=len)[-1:] if len(known) >= MANY * len(self._ids) else ""
 
     def spans(self, text: str, ids: Sequence[int] | None = None) -> list[tuple[int, int]]:
         """Where each token stands in a text: first character and the one after the last, without the space before a word.
