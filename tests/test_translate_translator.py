@@ -11,7 +11,7 @@ import scipy.stats
 import torch
 
 import longshort
-from longshort.apps.translate import Translator, tuning
+from longshort.apps.translate import Translator, translator, tuning
 from longshort.apps.translate.confidence import Calibration
 from longshort.apps.translate.data import Pair
 from longshort.apps.translate.decode import Search
@@ -21,6 +21,7 @@ from longshort.apps.translate.shortlist import ROUNDS, shortlist
 from longshort.apps.translate.task import TranslateTask
 from longshort.apps.translate.text import Glossary
 from longshort.apps.translate.translation import Alternative, Translation
+from longshort.apps.translate.translator import DEFAULT, ENOUGH
 from longshort.apps.translate.tuning import PENALTIES
 from longshort.apps.translate.vocabulary import EOS
 from longshort.cell import Cell
@@ -448,3 +449,24 @@ def test_a_shortlist_is_model_1_of_ibm(pairs, size):
         assert set(row) <= set(of)
         np.testing.assert_allclose([of[y] for y in row], sorted(of.values(), reverse=True)[: len(row)], rtol=1e-9)
         assert (made[x][len(row) :] == -1).all()
+
+
+@pytest.mark.parametrize("asked", [None, DEFAULT, replace(DEFAULT, seed=1)], ids=["nothing", "the same", "another seed"])
+def test_few_pairs_get_more_passes_unless_somebody_says_how_many(asked, monkeypatch):
+    tuned, seen = brief(), []
+
+    def stop(task, training, **_):
+        seen.append(training.epochs * len(task.batches("train", 0)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(translator, "train", stop)
+    for start in (None, tuned):
+        with pytest.raises(KeyboardInterrupt):
+            Translator(training=asked, **TINY | {"tokens": 200}).fit(TRAIN[:60], start=start)
+    anew, further = seen
+    assert anew >= ENOUGH if asked is None else anew < ENOUGH / 2
+    assert further < ENOUGH / 2  # who goes on from a model has learned enough
+    capped = Translator(**TINY | {"tokens": 61})  # many batches
+    with pytest.raises(KeyboardInterrupt):
+        capped.fit(TRAIN)
+    assert capped.training == DEFAULT

@@ -32,7 +32,7 @@ from longshort.apps.translate.translation import Translation
 from longshort.apps.translate.translator import AHEAD, BROUGHT, CELL, DEFAULT, Translator
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, over, warned
+from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, given, over, warned
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
@@ -86,13 +86,14 @@ def train(
         quiet: print nothing.
         log: file for one JSON line per score.
     """
-    given = (*src, *tgt, *data, *more, *valid_src, *valid_tgt, *valid)
-    openable([path for path in given if path.exists()], out, log)
+    sources = (*src, *tgt, *data, *more, *valid_src, *valid_tgt, *valid)
+    openable([path for path in sources if path.exists()], out, log)
     prepare(out)
     further = shown.ready()
     state = resume_path(out)
     first = Translator() if start is None else Translator.load(start)
     made = Translator(config=over(first.config, config), training=as_asked(training, DEFAULT), cell=over(first.cell, cell))
+    made.more = not {"epochs", "steps"} & {*given(training)}
     if start is not None and (alone := [k for k in BROUGHT if getattr(made.config, k) != getattr(first.config, k)]):
         raise ValueError(f"--start brings its vocabularies, which {flag(alone[0])} cannot change. Leave one of them out.")
     pairs = sentence_pairs(src, tgt, data, columns if data or not valid else None)

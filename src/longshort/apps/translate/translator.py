@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ from longshort.probe import Watch
 from longshort.train import Training, train
 
 DEFAULT = Training(epochs=15, lr=2e-3, warmup=0.04, evaluate=500, patience=10, average=0.999, betas=(0.9, 0.98), bf16=True)
+ENOUGH = 2000  # updates that a network needs from nothing, however few the pairs
 CELL = Cell()
 BROUGHT = ("units", "pieces", "shared", "fallback")  # settings that belong to the vocabularies of a model to start from
 AHEAD = 1000  # lines that are read before they are translated, those of like length together
@@ -51,7 +53,7 @@ class Translator:
 
     Args:
         config: all settings at once, instead of fields.
-        training: how to train; None takes `DEFAULT`.
+        training: how to train; None takes `DEFAULT`, with more passes where those over few pairs would not be enough.
         cell: the variant of the LSTMs; None is the plain one.
         **fields: fields of `Config`.
 
@@ -67,6 +69,7 @@ class Translator:
     ) -> None:
         self.config = checks.configured(self, _Config, config, fields)
         self.training, self.cell = training or DEFAULT, cell or CELL
+        self.more = training is None  # whether few pairs ask for more passes
         self.network: Network | None = None
         self.vocabularies: tuple[Vocabulary, Vocabulary] | None = None
         self.shortlist: Tensor | None = None
@@ -110,6 +113,9 @@ class Translator:
         pairs, valid = _pairs(train_data), data.judges(_pairs(valid_data))
         begin = first.fitted.state_dict() if first else None
         task = TranslateTask(self.config, pairs, valid, self.cell, first.vocabularies if first else None, begin)
+        if self.more and first is None:
+            least = math.ceil(ENOUGH * self.training.accumulate / len(task.batches("train", self.training.seed)))
+            self.training = replace(self.training, epochs=max(self.training.epochs or 0, least))
         self.dropped = task.dropped
         if task.dropped:
             warnings.warn(data.said(task.dropped), UserWarning, stacklevel=2)
