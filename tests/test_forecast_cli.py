@@ -261,6 +261,12 @@ def test_flags_that_say_the_default_stay_as_they_are(home: Path, tmp_path: Path,
 TRAIN = ("train", "forecast", "--data", "HOME/data.csv")
 SEARCH = ("search", "forecast", "--data", "HOME/data.csv", *SHORT)
 WRONG = {
+    (*TRAIN, "--out", "HOME/data.csv"): "data.csv cannot be read and written at the same time.",
+    (*TRAIN, "--log", "HOME/data.csv"): "data.csv cannot be read and written at the same time.",
+    ("predict", "HOME/m.safetensors", "--data", "HOME/data.csv", "--out", "HOME/data.csv"): "data.csv cannot be read and written",
+    ("eval", "HOME/m.safetensors", "--data", "HOME/data.csv", "--out", "HOME/data.csv"): "data.csv cannot be read and written",
+    ("anomalies", "HOME/m.safetensors", "--data", "HOME/data.csv", "--out", "HOME/data.csv"): "data.csv cannot be read and written",
+    ("update", "HOME/m.safetensors", "--data", "HOME/data.csv", "--out", "HOME/data.csv"): "data.csv cannot be read and written",
     (*TRAIN, "--levels"): "--levels requires at least 1 element",
     (*TRAIN, "--levels", "80", "80"): "levels must be different percentages",
     (*TRAIN, "--model", "lstm"): 'Invalid value "lstm" for --model',

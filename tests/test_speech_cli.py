@@ -344,6 +344,12 @@ def test_help_without_a_model_comes_fast(verb: str) -> None:
 # wrong use
 
 WRONG = {
+    ("train", "speech", "--train", "TRAIN", "--out", "TRAIN"): "train.jsonl cannot be read and written at the same time.",
+    ("train", "speech", "--train", "TRAIN", "--log", "TRAIN"): "train.jsonl cannot be read and written at the same time.",
+    ("predict", "MODEL", "SOUND", "--out", "SOUND"): "cannot be read and written at the same time.",
+    ("predict", "MODEL", "SOUND", "--out", "MODEL"): "m.safetensors cannot be read and written at the same time.",
+    ("eval", "MODEL", "--data", "TRAIN", "--out", "TRAIN"): "train.jsonl cannot be read and written at the same time.",
+    ("align", "MODEL", "SOUND", "--text", "a", "--out", "SOUND"): "cannot be read and written at the same time.",
     ("train", "speech"): "--train requires an argument",
     ("train", "speech", "--train", "TRAIN", "--hiden", "3"): "Unknown option: --hiden. Did you mean --hidden?",
     ("train", "speech", "--train", "TRAIN", "--hidden", "0"): "hidden must be at least 1, got 0.",

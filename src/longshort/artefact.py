@@ -230,13 +230,20 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, 
     return path
 
 
-def prepare(path: Path | str) -> Path:
+def prepare(path: Path | str, *read: Path | None) -> Path:
     """Make the folder of a file that will be written later, and prove now that it can be: call it before hours of work.
+
+    Args:
+        path: of the file.
+        read: files that are read meanwhile, or None; it may be none of them.
 
     Raises:
         OSError: the file could not be written.
+        ValueError: it is one that is read.
     """
     path = Path(path)
+    if any(other is not None and other.exists() and path.exists() and path.samefile(other) for other in read):
+        raise ValueError(f"{path} cannot be read and written at the same time. Write to another name.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:

@@ -64,7 +64,9 @@ def train(
         quiet: print nothing.
         log: file for one JSON line per score; of an ensemble one file per network, NAME.0.jsonl, NAME.1.jsonl, ...
     """
-    prepare(out)
+    prepare(out, data, static_data)
+    if log is not None:
+        prepare(log, data, static_data)
     more = shown.ready()
     state, n = resume_path(out), config.ensemble
     states = checkpoints(state, n)
@@ -112,8 +114,8 @@ def search(
 
     _suffix("--table", table)
     _positive(trials=trials)
-    prepare(out)
-    target = None if table is None else prepare(table)
+    prepare(out, data, static_data)
+    target = None if table is None else prepare(table, data, static_data)
     fields, fixed = given(config) | {"horizon": config.horizon}, {*given(config), *given(training)}
     tries = read_space(space) if space else {k: v for k, v in SPACE.items() if k not in fixed}
     how = over(Training(), training)
@@ -156,7 +158,7 @@ def crossval(
     """
     _suffix("--out", out)
     _positive(windows=windows, step=step)
-    path = None if out is None else prepare(out)
+    path = None if out is None else prepare(out, data, static_data)
     made = Forecaster(config=config, training=training, cell=cell)
     panel = read(data, config.freq, names=config.names, static=static_data)
     backtest = made.cross(panel, windows, step, refit=refit, progress=not quiet)
@@ -184,7 +186,7 @@ def predict(
         quiet: say nothing but the answer.
     """
     _suffix("--out", out)
-    path = None if out is None else prepare(out)
+    path = None if out is None else prepare(out, model, data, future_data, static_data)
     forecaster = Forecaster.load(model)
     _positive(paths=paths)
     if future_data is None and forecaster.config.future:
@@ -260,7 +262,7 @@ def evaluate(
     _positive(windows=windows, step=step)
     for name in baselines:
         chosen_name(name)
-    path, target = (None if p is None else prepare(p) for p in (out, report))
+    path, target = (None if p is None else prepare(p, model, data, static_data) for p in (out, report))
     forecaster = Forecaster.load(model)
     backtest, notes = forecaster.backtest(data, windows, step, static=static_data), []
     if baselines:
@@ -305,7 +307,7 @@ def update(
         device: cpu, cuda, cuda:1 ...; auto is a GPU if there is one.
         quiet: print nothing.
     """
-    prepare(out)
+    prepare(out, data, static_data)
     made = Forecaster.load(model)
     given: dict[str, Any] = {
         "steps": steps,
@@ -337,7 +339,7 @@ def anomalies(
         quiet: say nothing but the answer.
     """
     _suffix("--out", out)
-    path = None if out is None else prepare(out)
+    path = None if out is None else prepare(out, model, data, static_data)
     forecaster = Forecaster.load(model)
     _positive(windows=windows)
     made: Any = forecaster.anomalies(data, level, windows, static=static_data)

@@ -101,7 +101,9 @@ def train(
         quiet: print nothing.
         log: file for one JSON line per score.
     """
-    prepare(out)
+    prepare(out, train_data, valid)
+    if log is not None:
+        prepare(log, train_data, valid)
     more = shown.ready()
     state = resume_path(out)
     first = Recognizer() if start is None else Recognizer.load(start)
@@ -137,7 +139,7 @@ def predict(
         raise ValueError(f"{format} holds one recording, got {len(audio)}. Call it once for each, or take json.")
     if alternatives > 1 and format != "json":
         raise ValueError(f"{format} has room for one text, got --alternatives {alternatives}. Take --format json, too.")
-    path = None if out is None else prepare(out)
+    path = None if out is None else prepare(out, model, *audio)
     if picture is not None:
         picture.mkdir(parents=True, exist_ok=True)
     recognizer, heard, failed = Recognizer.load(model), list[Path](), 0
@@ -208,7 +210,7 @@ def evaluate(
         out: file for scores, confusions and worst recordings as JSON.
         quiet: print nothing; only useful with --out.
     """
-    path = None if out is None else prepare(out)
+    path = None if out is None else prepare(out, model, data)
     made = Recognizer.load(model).evaluate(data, **search.how())
     told = made.json()
     if not quiet:
@@ -261,7 +263,7 @@ def align(
         format: json, srt or vtt subtitles, ctm.
         quiet: say nothing but the answer.
     """
-    path = None if out is None else prepare(out)
+    path = None if out is None else prepare(out, model, audio)
     _write(FORMATS[format]([Recognizer.load(model).align(audio, text)]), path, quiet)
 
 

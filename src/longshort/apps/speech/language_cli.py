@@ -53,7 +53,9 @@ def train(
         quiet: print nothing.
         log: file for one JSON line per score.
     """
-    prepare(out)
+    prepare(out, text, recognizer, valid)
+    if log is not None:
+        prepare(log, text, valid)
     more = shown.ready()
     state = resume_path(out)
     talks = begun([state], resume, quiet)
@@ -94,7 +96,7 @@ def evaluate(model: Path, /, *, data: Path, out: Path | None = None, quiet: Flag
         out: file for the scores as JSON.
         quiet: print nothing; only useful with --out.
     """
-    path = None if out is None else prepare(out)
+    path = None if out is None else prepare(out, model, data)
     with warned(not quiet):
         made = LanguageModel.load(model).evaluate(data)
     if not quiet:

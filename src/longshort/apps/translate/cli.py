@@ -87,8 +87,9 @@ def train(
         log: file for one JSON line per score.
     """
     sources = (*src, *tgt, *data, *more, *valid_src, *valid_tgt, *valid)
-    openable([path for path in sources if path.exists()], out, log)
-    prepare(out)
+    prepare(out, *sources)
+    if log is not None:
+        prepare(log, *sources)
     further = shown.ready()
     state = resume_path(out)
     first = Translator() if start is None else Translator.load(start)
@@ -130,8 +131,8 @@ def predict(
     if lost := [path for path in files if not path.exists()]:
         raise ValueError(f"{lost[0]}: there is no such file. Text itself comes in like this: "
                          f"echo {shlex.quote(str(lost[0]))} | longshort predict {model}")  # fmt: skip
-    openable([*files, model, *asked.ensemble], out)
-    path = None if out is None else prepare(out)
+    openable(files)
+    path = None if out is None else prepare(out, *files, model, *asked.ensemble)
     if picture is not None:
         picture.mkdir(parents=True, exist_ok=True)
     translator = Translator.load(model, *asked.ensemble)
@@ -183,8 +184,9 @@ def evaluate(
         quiet: print nothing; only useful with --out or --outputs.
     """
     how = asked.how(search)
-    openable([*src, *tgt, *data, model, *asked.ensemble], out, outputs)
-    paths = [prepare(path) for path in (out, outputs) if path is not None]
+    paths = [prepare(path, *src, *tgt, *data, model, *asked.ensemble) for path in (out, outputs) if path is not None]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"{out} cannot be written twice. Give --out and --outputs names of their own.")
     pairs = corpus.judges(sentence_pairs(src, tgt, data, columns))
     with warned(not quiet):
         made = Translator.load(model, *asked.ensemble).evaluate(pairs, language, **how)
@@ -255,8 +257,8 @@ def backtranslate(
         raise ValueError(f"{flag(alone[0])} is of draws, and --beam draws nothing. Leave one of them out.")
     how: dict[str, Any] = {"beam": beam} if beam is not None else {"sample": True} | drawn
     Search(**how)
-    openable([text, model], out)
-    path, translator, drops, count = prepare(out), Translator.load(model), list[corpus.Drop](), 0
+    openable([text])
+    path, translator, drops, count = prepare(out, text, model), Translator.load(model), list[corpus.Drop](), 0
     made = backtranslated(translator, corpus.lines(text), drops, name=str(text), confidence=confidence, longest=longest, **how)
     with writer(path) as write, counted("kept", not quiet) as advance:
         for pair in made:
@@ -287,8 +289,8 @@ def score(
         ensemble: further models with the same vocabularies; their probabilities are averaged.
         quiet: say nothing but the numbers.
     """
-    pairs, path = sentence_pairs(src, tgt, data, columns), None if out is None else prepare(out)
-    openable([*src, *tgt, *data, model, *ensemble], path)
+    path = None if out is None else prepare(out, *src, *tgt, *data, model, *ensemble)
+    pairs = sentence_pairs(src, tgt, data, columns)
     translator = Translator.load(model, *ensemble)
     with writer(path) as write, counted("scored", not quiet and (path is not None or not sys.stdout.isatty())) as advance:
         for k in range(0, len(pairs), AHEAD):
