@@ -222,6 +222,8 @@ def test_wishes_that_cannot_be_met_are_named(learned):
         brief(shortlist=0).translate(TEXTS[0], fast=True)
     with pytest.raises(TypeError, match="Translator has no field hiden; it has units, pieces"):
         Translator(hiden=3)
+    with pytest.raises(TypeError, match="a text must be a string, got 1"):
+        brief().translate(["a", 1])
     with pytest.raises(TypeError, match="not both"):
         Translator(config=learned.config, hidden=3)
     for fresh in (Translator().translate, Translator().explain, lambda _: Translator().save("x")):

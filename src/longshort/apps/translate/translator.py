@@ -187,6 +187,8 @@ class Translator:
         decoding, reader = Decoding.of(**{"length_penalty": self.length_penalty, **how}), self.reader()
         texts = iter(texts)
         while ahead := list(islice(texts, AHEAD)):
+            if strange := [t for t in ahead if not isinstance(t, str)]:
+                raise TypeError(f"a text must be a string, got {strange[0]!r}.")
             layouts = [units(t) for t in ahead]
             made = iter(reader([s for layout in layouts for s in layout.sentences], decoding))
             for layout in layouts:
