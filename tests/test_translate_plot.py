@@ -50,6 +50,9 @@ def test_other_scripts_take_a_font_that_has_them_or_a_warning_says_so(monkeypatc
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
     with pytest.warns(UserWarning, match="no font here has characters such as '\U00017000': install one"):
         assert fonts("a\U00017000") == ["DejaVu Sans"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fonts("\U00017000")  # that was said
     own = font_manager.get_font(font_manager.findfont(font_manager.FontProperties())).get_charmap()
     only = [f for f in every if f.name == "STIXGeneral"]
     lack = next(c for c in map(chr, font_manager.get_font(only[0].fname).get_charmap()) if ord(c) not in own and c.isprintable())

@@ -188,14 +188,19 @@ def test_what_is_required_is_there_in_tokens_and_a_term_counts_more():
 
 
 def test_where_there_are_no_spaces_what_is_required_may_go_on_after_any_word():
-    encode, glossary = (lambda t: [0, *map(ord, t)]), Glossary({"boat": ["船"], "red": ["赤", "紅"]})  # 0 begins a word
-    for solid, ways in (("", 1), ("家", 2)):
+    def encode(text):  # 0 begins a word, 家船 is one piece
+        return [0, *map(ord, text.replace("家船", "\ue000"))]
+
+    glossary = Glossary({"boat": ["船"], "red": ["赤", "紅"], "船": ["ship"]})
+    for solid, ways in (("", 1), ("家山", 2)):
         red, boat = required("the red boat", encode, glossary, solid=solid)
         assert len(boat.phrases) == ways
         assert len(red.phrases) == 2 * ways
         assert boat.phrases[-1] == ((ord("船"),) if solid else (0, ord("船")))
-    (url,) = required("see www.bank.org", encode, None, Keep(), "家")
+    (url,) = required("see www.bank.org", encode, None, Keep(), "家山")
     assert url.phrases == ((0, *map(ord, "www.bank.org")), (*map(ord, "www.bank.org"),))
+    (ship,) = required("船 は", encode, glossary, solid="家山")  # the source has no spaces, so the translation has
+    assert ship.phrases == ((0, *map(ord, "ship")),)
 
 
 # ---- unknown words ----

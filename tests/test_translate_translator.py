@@ -465,6 +465,13 @@ def test_few_pairs_get_more_passes_unless_somebody_says_how_many(asked, monkeypa
     for start in (None, tuned):
         with pytest.raises(KeyboardInterrupt):
             Translator(training=asked, **TINY | {"tokens": 200}).fit(TRAIN[:60], start=start)
+    again = Translator(training=asked, **TINY | {"tokens": 200})
+    for pairs in (TRAIN[:60], TRAIN):  # the second time as the first
+        with pytest.raises(KeyboardInterrupt):
+            again.fit(pairs)
+    assert seen.pop() < 2 * ENOUGH
+    assert seen.pop() == seen[0]
+    assert again.training == (asked or DEFAULT)
     anew, further = seen
     assert anew >= ENOUGH if asked is None else anew < ENOUGH / 2
     assert further < ENOUGH / 2  # who goes on from a model has learned enough

@@ -67,7 +67,7 @@ def train(
     prepare(out, data, static_data)
     if log is not None:
         prepare(log, data, static_data)
-    more = shown.ready()
+    more = shown.ready(data, static_data)
     state, n = resume_path(out), config.ensemble
     states = checkpoints(state, n)
     talks = begun(states, resume, quiet)

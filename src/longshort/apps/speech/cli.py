@@ -65,6 +65,10 @@ class Search:
         """Fields of `Decoding`."""
         return asdict(self) | {"hotwords": dict(map(_hotword, self.hotwords))}
 
+    def files(self) -> list[Path]:
+        """Those that are read."""
+        return [Path(name) for name in (self.ngram, self.language) if name not in (None, "own")]
+
 
 CHOOSE = Parameter(name="*", group=Group("How tokens are chosen", sort_key=1))
 GREEDY = Search()
@@ -101,10 +105,10 @@ def train(
         quiet: print nothing.
         log: file for one JSON line per score.
     """
-    prepare(out, train_data, valid)
+    prepare(out, train_data, valid, aligner)
     if log is not None:
         prepare(log, train_data, valid)
-    more = shown.ready()
+    more = shown.ready(train_data, valid)
     state = resume_path(out)
     first = Recognizer() if start is None else Recognizer.load(start)
     made = Recognizer(config=over(first.config, config), training=as_asked(training, DEFAULT), cell=over(first.cell, cell))
@@ -139,7 +143,7 @@ def predict(
         raise ValueError(f"{format} holds one recording, got {len(audio)}. Call it once for each, or take json.")
     if alternatives > 1 and format != "json":
         raise ValueError(f"{format} has room for one text, got --alternatives {alternatives}. Take --format json, too.")
-    path = None if out is None else prepare(out, model, *audio)
+    path = None if out is None else prepare(out, model, *audio, *search.files())
     if picture is not None:
         picture.mkdir(parents=True, exist_ok=True)
     recognizer, heard, failed = Recognizer.load(model), list[Path](), 0
@@ -210,7 +214,7 @@ def evaluate(
         out: file for scores, confusions and worst recordings as JSON.
         quiet: print nothing; only useful with --out.
     """
-    path = None if out is None else prepare(out, model, data)
+    path = None if out is None else prepare(out, model, data, *search.files())
     made = Recognizer.load(model).evaluate(data, **search.how())
     told = made.json()
     if not quiet:

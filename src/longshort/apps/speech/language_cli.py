@@ -56,7 +56,7 @@ def train(
     prepare(out, text, recognizer, valid)
     if log is not None:
         prepare(log, text, valid)
-    more = shown.ready()
+    more = shown.ready(text, recognizer, valid)
     state = resume_path(out)
     talks = begun([state], resume, quiet)
     made = LanguageModel(config=config, training=as_asked(training, DEFAULT), cell=cell)

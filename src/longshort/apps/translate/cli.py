@@ -90,7 +90,7 @@ def train(
     prepare(out, *sources)
     if log is not None:
         prepare(log, *sources)
-    further = shown.ready()
+    further = shown.ready(*sources)
     state = resume_path(out)
     first = Translator() if start is None else Translator.load(start)
     made = Translator(config=over(first.config, config), training=as_asked(training, DEFAULT), cell=over(first.cell, cell))
@@ -132,7 +132,7 @@ def predict(
         raise ValueError(f"{lost[0]}: there is no such file. Text itself comes in like this: "
                          f"echo {shlex.quote(str(lost[0]))} | longshort predict {model}")  # fmt: skip
     openable(files)
-    path = None if out is None else prepare(out, *files, model, *asked.ensemble)
+    path = None if out is None else prepare(out, *files, model, *asked.ensemble, asked.glossary)
     if picture is not None:
         picture.mkdir(parents=True, exist_ok=True)
     translator = Translator.load(model, *asked.ensemble)
@@ -184,7 +184,9 @@ def evaluate(
         quiet: print nothing; only useful with --out or --outputs.
     """
     how = asked.how(search)
-    paths = [prepare(path, *src, *tgt, *data, model, *asked.ensemble) for path in (out, outputs) if path is not None]
+    paths = [
+        prepare(path, *src, *tgt, *data, model, *asked.ensemble, asked.glossary) for path in (out, outputs) if path is not None
+    ]
     if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError(f"{out} cannot be written twice. Give --out and --outputs names of their own.")
     pairs = corpus.judges(sentence_pairs(src, tgt, data, columns))

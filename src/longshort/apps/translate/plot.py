@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +57,9 @@ def fonts(text: str) -> list[str]:
     own = get(font_manager.findfont(font_manager.FontProperties()))
     families, lack = [own.family_name], {ord(c) for c in text if unicodedata.category(c)[0] not in "CZ"} - set(own.get_charmap())
     others = [f for f in manager.ttflist if f.style == "normal" and f.weight == 400 and not f.name.startswith("Last Resort")]
-    for font in sorted(others, key=lambda f: (f.name, f.fname)) if lack else ():
+    for font in sorted(others, key=lambda f: (f.name, f.fname)):
+        if not lack:
+            break
         try:
             has = lack & set(get(font.fname).get_charmap())
         except (OSError, RuntimeError):  # gone, or damaged
@@ -65,9 +68,16 @@ def fonts(text: str) -> list[str]:
             families.append(font.name)
             lack -= has
     if lack:
-        few = f"no font here has characters such as {chr(min(lack))!r}: install one that has, such as Noto Sans."
-        warnings.warn(few, UserWarning, stacklevel=3)
+        _warn(chr(min(lack)))
     return families
+
+
+@cache
+def _warn(lack: str) -> None:
+    """Once, however many pictures there are."""
+    warnings.warn(
+        f"no font here has characters such as {lack!r}: install one that has, such as Noto Sans.", UserWarning, stacklevel=4
+    )
 
 
 def _drawn(a: NDArray, source: Sequence[str], target: Sequence[str], title: str) -> Figure:

@@ -1,4 +1,4 @@
-"""Translation as the loop sees it: sentence pairs in batches of like length, the loss, and BLEU on the validation pairs."""
+"""Translation as the loop sees it: sentence pairs in batches of like length, the loss, and the scores of the validation pairs."""
 
 from __future__ import annotations
 

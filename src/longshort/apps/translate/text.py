@@ -243,17 +243,16 @@ def required(
     if keep is not None:
         taken = [(start, end) for start, end, _ in found]
         found += [(a, b, (sentence[a:b],)) for a, b in keep.find(sentence) if all(b <= start or end <= a for start, end in taken)]
-    made = []
+    made, after = [], "" if ALONE.search(sentence) else solid  # else it is the other language that has no spaces
     for start, end, texts in sorted(found):
-        before = sentence[start - 1 : start].strip() or solid
         ways = {tuple(encode(text)): text for text in texts}
-        if before:
-            head = tuple(encode(before))
-            for text in texts:
-                joined, own = tuple(encode(before + text)), tuple(encode(text))
+        for text in texts:
+            for before in (sentence[start - 1 : start].strip(), *after):
+                head, joined, own = (tuple(encode(part)) for part in (before, before + text, text))
                 apart = joined.count(UNK) == head.count(UNK) + own.count(UNK)  # no unknown token is of both
-                if apart and joined[: len(head)] == head:
+                if before and apart and joined[: len(head)] == head:
                     ways[joined[len(head) :]] = text
+                    break
         ways.pop((), None)
         if ways:
             made.append(Required(start, end, tuple(ways.values()), tuple(ways)))
@@ -310,7 +309,9 @@ def _word(sentence: str, start: int, end: int) -> tuple[int, int]:
     while start < len(sentence) and sentence[start].isspace():
         start += 1
     end = max(end, start + 1)
-    flat = "".join("a" if unicodedata.category(c)[0] == "M" else c for c in sentence)  # marks on letters, no letters to `re`
+    flat = ""
+    for c in sentence:  # marks are no letters to `re`: they count as what they stand on
+        flat += flat[-1:] or c if unicodedata.category(c)[0] == "M" else c
     inside = (m.span() for m in WORD.finditer(flat) if m.start() < end and start < m.end())
     return next(inside, (start, end))
 

@@ -113,9 +113,10 @@ class Translator:
         pairs, valid = _pairs(train_data), data.judges(_pairs(valid_data))
         begin = first.fitted.state_dict() if first else None
         task = TranslateTask(self.config, pairs, valid, self.cell, first.vocabularies if first else None, begin)
+        how = self.training
         if self.more and first is None:
-            least = math.ceil(ENOUGH * self.training.accumulate / len(task.batches("train", self.training.seed)))
-            self.training = replace(self.training, epochs=max(self.training.epochs or 0, least))
+            least = math.ceil(ENOUGH * how.accumulate / len(task.batches("train", how.seed)))
+            how = replace(how, epochs=max(how.epochs or 0, least))
         self.dropped = task.dropped
         if task.dropped:
             warnings.warn(data.said(task.dropped), UserWarning, stacklevel=2)
@@ -127,7 +128,7 @@ class Translator:
             made.network, made.vocabularies = cast(Network, network), task.vocabularies
             made.save(cast(Path, preview))
 
-        result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
+        result = train(task, how, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
                        preview=None if preview is None else write)  # fmt: skip
         self.network, self.vocabularies, self.friends = cast(Network, result.model), task.vocabularies, []
         self.length_penalty, self.calibration = 1.0, Calibration()

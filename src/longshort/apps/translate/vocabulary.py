@@ -33,6 +33,7 @@ NBEST, ALPHA = 64, 0.2  # of Kudo 2018, for a unigram model
 # Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
 SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 ALONE = re.compile(f"[{SOLID}]")
+SOME = 20  # characters of such a script that are tried: with most words some do not merge
 MANY = 0.1  # share of the tokens that such a script has in the vocabulary of a language that is written in one
 REPLACED = {ord(START): " ", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}  # SentencePiece's blank; halves of characters
 
@@ -164,7 +165,7 @@ class Vocabulary:
 
     def words(self, ids: Sequence[int]) -> list[list[int]]:
         """Which tokens make each word of `decode(ids)`: their positions in ids. PAD, BOS, EOS and a "▁" alone belong to none. In
-        scripts without spaces between words each token is one."""
+        scripts without spaces between words each token is one, and so is what another script wrote between two."""
         made, alone = list[list[int]]([[]]), False
         for k, token in enumerate(ids):
             body = self._written[token].strip()
@@ -177,9 +178,9 @@ class Vocabulary:
 
     @cached_property
     def solid(self) -> str:
-        """A character after which words go on without a space, where the language is written so; else nothing."""
-        known = [piece for piece, k in self._ids.items() if ALONE.match(self._written[k].strip())]
-        return max(known, default="", key=len)[-1:] if len(known) >= MANY * len(self._ids) else ""
+        """Some characters after which words go on without a space, where one of the languages is written so; else none."""
+        known = [piece.strip(START) for piece in self._ids if ALONE.match(piece.strip(START))]
+        return "".join([piece for piece in known if len(piece) == 1][:SOME]) if len(known) >= MANY * len(self._ids) else ""
 
     def spans(self, text: str, ids: Sequence[int] | None = None) -> list[tuple[int, int]]:
         """Where each token stands in a text: first character and the one after the last, without the space before a word.
