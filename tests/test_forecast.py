@@ -428,3 +428,15 @@ def test_demo_runs(tmp_path, capsys):
     assert len(out) == 104
     assert set(out.cutoff) == {pd.Timestamp("2000-01-01")}
     assert longshort.load(tmp_path / "model.safetensors").config.horizon == 104
+
+
+@pytest.mark.parametrize("bad", [-3.0, 0.5])
+def test_counts_are_whole_numbers_that_are_not_negative(table, bad):
+    counts = table.assign(y=np.arange(len(table)) % 7.0)
+    config = Config(horizon=2, model="deepar", distribution="negative_binomial")
+    ForecastTask(config, read(counts))
+    ForecastTask(config, read(counts.assign(y=counts.y.where(counts.y != 3))))  # missing ones are no numbers
+    counts.loc[5, "y"] = bad
+    with pytest.raises(ValueError, match=rf"negative_binomial is for counts, .* series '?{counts.unique_id[5]}'? has {bad:g}\."):
+        ForecastTask(config, read(counts))
+    ForecastTask(replace(config, distribution="normal"), read(counts))

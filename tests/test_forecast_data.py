@@ -352,3 +352,85 @@ def test_polars_frames_need_no_pandas():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, timeout=60)
     assert out.stdout.strip() == "[('a', 4), ('b', 1)] (('y', 'x'),)", out.stderr
+
+
+def rows(*ids: str, days: int = 5) -> str:
+    return "".join(f"{i},2024-01-{d + 1:02},{d}\n" for i in ids for d in range(days))
+
+
+@pytest.mark.parametrize(
+    ("ids", "want"),
+    [
+        (["001", "1", "02"], ["001", "02", "1"]),
+        (["10", "9", "-3"], [-3, 9, 10]),  # numbers stay numbers
+        (["1.10", "1.1", "1E5", "100000"], ["1.1", "1.10", "100000", "1E5"]),
+        (["true", "TRUE", "12345678901234567890"], ["12345678901234567890", "TRUE", "true"]),
+        (["-0", "0"], ["-0", "0"]),
+    ],
+)
+def test_series_of_a_csv_file_are_those_that_it_names(tmp_path, ids, want):
+    (tmp_path / "t.csv").write_text("unique_id,ds,y\n" + rows(*ids))
+    panel = read(tmp_path / "t.csv")
+    assert panel.ids.to_list() == want
+    assert panel.lengths.tolist() == [5] * len(ids)
+
+
+def test_a_plan_in_a_csv_file_may_have_numbers_where_the_data_has_text(tmp_path):
+    head, data = "unique_id,ds,price", "".join(f"{i},2024-01-{d + 1:02},{d},1\n" for i in ("1", "2", "A") for d in range(5))
+    (tmp_path / "t.csv").write_text("unique_id,ds,y,price\n" + data)
+    (tmp_path / "plan.csv").write_text(f"{head}\n1,2024-01-06,3\n2,2024-01-06,4\n")
+    (tmp_path / "kind.csv").write_text("unique_id,size\n1,7\n2,8\nA,9\n")
+    names = Names(future=("price",), static=("size",))
+    panel = read(tmp_path / "t.csv", names=names, future=tmp_path / "plan.csv", static=tmp_path / "kind.csv")
+    assert panel.covariates.ahead == 1
+    assert panel.covariates.numbers[:, 0].tolist() == [7, 8, 9]
+    (tmp_path / "kind.csv").write_text("unique_id,size\n1,7\n2,8\n")
+    with pytest.raises(ValueError, match="no row for series 'A'"):
+        read(tmp_path / "t.csv", names=names, future=tmp_path / "plan.csv", static=tmp_path / "kind.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("unique_id,ds,y\na,1,1,1\na,2,1,1\na,3,1,1\n", "cannot be read as CSV: Length of header or names"),
+        ("unique_id;ds;y\na;1;1\n", "The separator of a CSV file must be a comma"),
+    ],
+)
+def test_a_csv_file_whose_rows_do_not_fit_its_header_is_refused(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "t.csv", 1)
+
+
+def test_a_comma_at_the_end_of_each_row_does_no_harm(tmp_path):
+    (tmp_path / "t.csv").write_text("unique_id,ds,y\n" + rows("a").replace("\n", ",\n"))
+    assert read(tmp_path / "t.csv").ids.to_list() == ["a"]
+
+
+@pytest.mark.parametrize("first", ["2022-01-01", "2023-11-20"])
+@pytest.mark.parametrize("form", ["%Y%m", "%Y%m%d"])
+def test_dates_without_hyphens_are_no_steps(first, form):
+    ds = pd.date_range(first, periods=30, freq="MS" if form == "%Y%m" else "D").strftime(form).astype(int)
+    table = pd.DataFrame({"unique_id": "a", "ds": ds, "y": range(30)})
+    with pytest.raises(ValueError, match=r"row 0 \(ds 202\d+\) looks like a date. Write it as text, 2024-01 or 2024-01-31; or"):
+        read(table)
+    assert read(table, 1).freq.unit == "int"
+    for steps in (range(202200, 202240), range(1, 31), [20231201, 20231232]):
+        assert read(pd.DataFrame({"unique_id": "a", "ds": [*steps], "y": 1.0})).freq.unit == "int"
+
+
+@pytest.mark.parametrize(("freq", "step"), [("h", "D"), ("D", "7D"), ("MS", "QS"), (1, 2)])
+def test_data_of_a_coarser_step_are_refused(freq, step):
+    when = pd.date_range("2024-01-01", periods=20, freq=step) if isinstance(step, str) else np.arange(0, 40, 2)
+    table = pd.DataFrame({"unique_id": "a", "ds": when, "y": range(20)})
+    with pytest.raises(ValueError, match=r"time stamp at every \d+th step of freq"):
+        read(table, freq)
+    for gone in ([3], [2, 9, 10]):  # gaps are gaps
+        assert len(read(table.drop(gone)).y) == 20
+
+
+@pytest.mark.parametrize("name", ["y", "ds", "unique_id"])
+def test_what_is_forecast_is_no_covariate(name):
+    table = pd.DataFrame({"unique_id": "a", "ds": range(9), "y": range(9)})
+    with pytest.raises(ValueError, match=f"{name} is the id, the time or the value itself"):
+        read(table, names=Names(future=(name,)))

@@ -198,16 +198,18 @@ ODD = {
 
 @pytest.mark.parametrize(("kind", "distribution"), KINDS)
 def test_odd_series_are_learned_and_forecast(kind, distribution):
-    table = pd.concat([pd.DataFrame({"unique_id": k, "ds": range(40), "y": y}) for k, y in ODD.items()]).dropna()
-    for name in (None, *ODD):  # together and each alone
+    counts = distribution == "negative_binomial"
+    odd = {k: y for k, y in ODD.items() if not (counts and k == "tiny")}
+    table = pd.concat([pd.DataFrame({"unique_id": k, "ds": range(40), "y": y}) for k, y in odd.items()]).dropna()
+    for name in (None, *odd):  # together and each alone
         part = table if name is None else table[table.unique_id == name]
         made = fresh(kind, False, distribution=distribution, season_length=7, levels=(80, 95)).fit(part)
         out = made.predict()
         order = out[["LSTM-lo-95", "LSTM-lo-80", "LSTM", "LSTM-hi-80", "LSTM-hi-95"]].to_numpy()
         assert np.isfinite(order).all()
         assert (np.diff(order, axis=1) >= 0).all()
-        if name in (None, "zero") and distribution != "negative_binomial":
-            assert np.abs(values(out[out.unique_id == "zero"])).max() < 1e-6
+        if name in (None, "zero") and not counts:
+            assert not values(out[out.unique_id == "zero"]).any()
 
 
 @pytest.mark.parametrize("kind", sorted(MODELS))

@@ -313,3 +313,16 @@ def test_the_change_is_that_of_the_value_without_its_season():
     np.testing.assert_allclose(past[:, 1:, 3][both], np.diff(past[..., 1], axis=1)[both], rtol=1e-4, atol=1e-5)
     assert (past[:, 1:, 3][~both] == 0).all()
     assert (past[:, 0, 3] == 0).all()
+
+
+def test_what_was_always_zero_stays_zero_and_small_moves_on_a_high_level_are_moves():
+    y = np.zeros((3, 30))
+    y[1] += 5
+    y[2] = 1e10 + np.random.default_rng(0).normal(size=30).cumsum()
+    made = encode(y, 4, (1,))
+    assert made.known_unit.tolist() == [False, False, True]
+    assert 0.1 < made.scale[2] < 100
+    values = made.values(np.full((3, 4), -0.3))
+    assert not values[0].any()
+    assert (values[1] < 5).all()
+    assert abs(values[2] - y[2, -1]).max() < 100

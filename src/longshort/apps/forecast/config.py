@@ -112,7 +112,7 @@ class Config:
                 raise TypeError(f"{name} must be names of columns, got {v!r}.")
             object.__setattr__(self, name, many)
         _ = self.names
-        if not all(0 < x < 100 for x in self.levels) or len(set(self.levels)) < len(self.levels):
+        if not all(0 < x < 100 and round(ends(x)[1], 6) < 1 for x in self.levels) or len(set(self.levels)) < len(self.levels):
             raise ValueError(f"levels must be different percentages between 0 and 100, such as (80, 95), got {self.levels}.")
         if not self.dilations or any(not isinstance(d, int) or d < 1 for d in self.dilations):
             raise ValueError(f"dilations must be whole numbers of at least 1, one per layer, got {self.dilations}.")

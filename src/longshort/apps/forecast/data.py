@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -149,6 +149,8 @@ def read(
         TypeError: the source is no eager frame.
         ValueError: anything about the data is wrong; the message names the series and the row (counted from 0).
     """
+    if both := [c for c in columns if c in names.all]:
+        raise ValueError(f"{both[0]} is the id, the time or the value itself. It cannot be a covariate as well.")
     total, parts = cut(source, columns, names)
     table = Table(columns, names, total)
     step = parse(freq) if isinstance(freq, str | int) else freq
@@ -183,6 +185,10 @@ def read(
             row(bad[0]), f"is not on the grid of step {step.name!r} that starts at {start[series[bad[0]]]}. "
             "Correct it, or give another freq=", len(bad))  # fmt: skip
     lengths = position[first + count - 1] + 1
+    apart = np.diff(position)[series[1:] == series[:-1]]
+    if len(apart) > 2 and (n := int(np.gcd.reduce(apart))) > 1:
+        raise ValueError(f"the data have a time stamp at every {n}th step of freq {step.name!r} at most. Data and freq= (for a "
+                         "trained model, that of its data) must have the same step.")  # fmt: skip
     if len(bad := np.flatnonzero(lengths > 1000 * count + 10_000)):
         s = bad[0]
         table.blame(row(first[s]), f"begins a series of {count[s]} rows that spans {lengths[s]} steps of {step.name!r}. "
@@ -212,7 +218,7 @@ def _static(
 ) -> tuple[NDArray, tuple[tuple[str | None, ...], ...], tuple[str, ...]]:
     """Static covariates of each series from both frames: numbers [S, n], texts, and the names of the latter."""
     if source is not None:
-        frame = open_frame(source, columns, names)
+        frame = _alike(open_frame(source, columns, names), columns.id, known)
         rest = [c for c in names.static if c not in seen]
         if twice := [c for c in seen if c in frame.columns]:
             raise ValueError(f"{', '.join(twice)} stands in the data and in static= as well. Leave it out of one of them.")
@@ -260,12 +266,19 @@ def _placed(step: Freq, utc: Stamps, wall: Stamps, start: Stamps, zone: str | No
     return at, fits
 
 
+def _alike(frame: nw.DataFrame[Any], name: str, known: Iterable[Any]) -> nw.DataFrame[Any]:
+    """A frame whose ids are text where those of the data are: a CSV file does not say whether 1 is a number."""
+    if name in frame.columns and frame[name].dtype.is_integer() and all(isinstance(v, str) for v in known):
+        return frame.with_columns(frame[name].cast(nw.String))
+    return frame
+
+
 def _future(held: NDArray, source: Any, panel: Panel, names: Names, known: dict[Any, int]) -> tuple[NDArray, int]:
     """The future covariates [N, Cf] of a panel, followed by those of `source`: [N + S * ahead, Cf], and ahead."""
     if source is None:
         return held, 0
     c, step, where = panel.columns, panel.freq, "future=: "
-    frame = open_frame(source, c, names)
+    frame = _alike(open_frame(source, c, names), c.id, known)
     if not names.future:
         raise ValueError("future= is given, but no future covariates are named. Name its columns with future=(...).")
     complete(frame, [c.id, c.ds], names.future, "future=")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from importlib import import_module
@@ -18,6 +19,8 @@ from longshort.apps.forecast.covariates import Names
 from longshort.apps.forecast.freq import Freq, Stamps
 
 ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?)?")
+WHOLE = r"0|-?[1-9]\d{0,17}"  # an id of a CSV file that is the same as a number: 001 and 1 are two series
+DATES = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])?")  # 202401, 20240131
 PIECE = 2**16  # rows of a file that are looked at together
 
 
@@ -171,6 +174,8 @@ def changes(values: nw.Series[Any]) -> NDArray:
 def complete(frame: nw.DataFrame[Any], wanted: list[str], covariates: Sequence[str], what: str) -> None:
     """Raise if a frame lacks a column, or has one more."""
     there = frame.columns
+    if len(there) == 1 and (";" in there[0] or "\t" in there[0]):
+        raise ValueError(f"{what} has one column, {there[0]!r}. The separator of a CSV file must be a comma.")
     if missing := [c for c in wanted if c not in there]:
         raise ValueError(
             f"{what} must have columns {', '.join(wanted)}; missing: {', '.join(missing)}, found: {', '.join(map(str, there))}. "
@@ -250,6 +255,9 @@ def stamps(ds: nw.Series[Any], rows: Rows, freq: Freq | None) -> tuple[Stamps, S
     zone = getattr(kind, "time_zone", None)
     if kind.is_integer():
         t: Stamps = ds.to_numpy().astype(np.int64)
+        some = {str(v) for v in t[:1000].tolist()}
+        if freq is None and len(some) > 1 and len({len(v) for v in some}) == 1 and all(map(DATES.fullmatch, some)):
+            rows.blame(0, "looks like a date. Write it as text, 2024-01 or 2024-01-31; or give freq=1 if it counts steps")
         if kind in (nw.Int8, nw.UInt8, nw.Int16, nw.UInt16):  # too narrow for what follows the end
             kind = nw.Int64()
     elif kind in (nw.Datetime, nw.Date):
@@ -326,13 +334,20 @@ def open_frame(source: Any, columns: Columns, names: Names) -> nw.DataFrame[Any]
             return nw.from_native(file.read().to_pandas(), eager_only=True)
     if path.suffix == ".csv":  # only numbers may be written as NA: an id, a time stamp or a label of that name is itself
         _need("pandas", path)
+        from pandas.errors import ParserWarning as parser  # noqa: N813
+
         numbers = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
         gaps = {c: numbers for c in (columns.y, *names.past, *names.future)} | {c: [""] for c in names.static}
         try:
-            frame = nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps, float_precision="round_trip",
-                                low_memory=False)  # fmt: skip  # so that a column is of one kind, however long it is
-        except ValueError as e:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", parser)  # rows that have more fields than the header
+                frame = nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps, dtype={columns.id: str},
+                                    float_precision="round_trip", index_col=False,
+                                    low_memory=False)  # fmt: skip  # so that a column is of one kind, however long it is
+        except (ValueError, parser) as e:
             raise ValueError(f"data file {str(path)!r} cannot be read as CSV: {str(e).strip()}") from None
+        if columns.id in frame.columns and frame[columns.id].to_native().str.fullmatch(WHOLE).all():
+            frame = frame.with_columns(frame[columns.id].cast(nw.Int64))
         return frame.with_columns(*(_counted(frame[c], numbers) for c in names.static if c in frame.columns))
     raise ValueError(f"data file must end in .csv or .parquet, got {str(path)!r}.")
 

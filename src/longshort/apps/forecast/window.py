@@ -49,7 +49,8 @@ class Window(NamedTuple):
     def values(self, scaled: NDArray) -> NDArray:
         """Scaled values [B, ...] in units of the data, float64."""
         shape = (-1, *(1,) * (scaled.ndim - 1))
-        y = scaled * self.scale.reshape(shape) + self.level.reshape(shape)
+        scale = np.where(self.known_unit | (self.level != 0) | self.log, self.scale, 0)  # what was always zero stays zero
+        y = scaled * scale.reshape(shape) + self.level.reshape(shape)
         return np.exp(np.minimum(y, self.level.reshape(shape) + WILD_LOG)) if self.log else y
 
 
@@ -91,7 +92,7 @@ def encode(
         level = np.zeros(B)
     distance = _mean(np.abs(past - level[:, None]))
     size = np.full(B, FLAT_LOG) if log else np.ones(B) if level_zero else np.maximum(np.abs(level), 1e-9)
-    moves = distance > 1e-9 * np.abs(level)
+    moves = distance > 1e-12 * np.abs(level)
     scale = np.where(moves, distance, size)
     change = np.stack([_change(past, m) / scale for m in seasons], -1)
     unit = np.clip(np.nan_to_num(change, nan=1.0).min(-1) / REGULAR, LEAST_UNIT, 1)
