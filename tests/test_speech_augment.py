@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from longshort.apps.speech.audio import AudioError
 from longshort.apps.speech.augment import (
     Noise,
     Wild,
+    _useless,
     add_noise,
     gain,
     reverberate,
@@ -220,13 +220,18 @@ def test_it_travels_between_processes(folder):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(wild))(x, rng()), wild(x, rng()))
 
 
-def test_a_silent_piece_adds_nothing_and_a_broken_file_is_named(tmp_path):
+def test_a_silent_piece_adds_nothing_and_neither_does_a_broken_file_which_is_named(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
     wild, x = Wild(16_000, noise=tmp_path), sound(3000)
     np.testing.assert_array_equal(wild(x, rng(), 1.0), x)
     (tmp_path / "a.wav").write_bytes(b"no sound")
-    with pytest.raises(AudioError, match=r"a\.wav: cannot be read as sound"):
-        wild(x, rng(), 1.0)
+    for hurt in (Wild(16_000, noise=tmp_path), Wild(16_000, reverb=tmp_path)):
+        with pytest.warns(UserWarning, match=r"a\.wav: cannot be read as sound.* It is passed over"):
+            np.testing.assert_allclose(hurt(x, rng(), 1.0, reverb_share=1.0), x, atol=1e-6)
+        _useless.cache_clear()
+    impulse = np.r_[0.5, np.zeros(100), 0.2].astype(np.float32)  # of 6 ms
+    soundfile.write(tmp_path / "a.wav", impulse, 16_000)
+    np.testing.assert_allclose(Wild(16_000, reverb=tmp_path).impulse(rng()), impulse, atol=1e-3)
 
 
 def test_folders_without_audio_are_refused(tmp_path):

@@ -170,10 +170,12 @@ def test_pictures(home: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> N
     other = tmp_path / "other" / paths[0].name
     other.parent.mkdir()
     other.write_bytes(paths[0].read_bytes())
-    code, out, err = run(capfd, "predict", home / "m.safetensors", *paths, other, "--picture", tmp_path / "pictures")
-    assert (code, err, len(out.splitlines())) == (0, "", 3)
+    taken = other.with_stem(f"{other.stem}-1")  # as the second one of the same name would be called
+    taken.write_bytes(paths[0].read_bytes())
+    code, out, err = run(capfd, "predict", home / "m.safetensors", *paths, other, taken, "--picture", tmp_path / "pictures")
+    assert (code, err, len(out.splitlines())) == (0, "", 4)
     made = sorted(p.name for p in (tmp_path / "pictures").iterdir())
-    assert made == sorted([*(f"{p.stem}.png" for p in paths), f"{other.stem}-1.png"])
+    assert made == sorted([*(f"{p.stem}.png" for p in paths), f"{other.stem}-1.png", f"{other.stem}-1-1.png"])
     assert all((tmp_path / "pictures" / name).read_bytes().startswith(b"\x89PNG") for name in made)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -199,7 +200,6 @@ GOOD = {"audio_filepath": "a.wav", "text": "x", "duration": 1.0}
         (GOOD | {"audio_filepath": "a\0.wav"}, "there is no audio file"),
         (GOOD | {"audio_filepath": "x" * 10_000}, "there is no audio file"),
         (GOOD | {"audio_filepath": "cat a.wav |"}, "there is no audio file"),
-        (GOOD | {"audio_filepath": "m.jsonl", "duration": None}, "m.jsonl: cannot be read as sound"),
         (GOOD | {"duration": 0}, "duration must be more than 0 s, got 0 s"),
         (GOOD | {"duration": None, "offset": 2}, r"duration must be more than 0 s, got -1 s \(offset 2 s\)"),
         (GOOD | {"duration": -1}, "duration must be seconds, got -1"),
@@ -279,7 +279,6 @@ TABLES = {"wav": ["u0 a.wav", "u1 b c.wav"], "text": ["u0 x", "u1 y z"]}
         ({"wav": ["u0 a.wav", "u0 b c.wav"]}, "wav.scp:2", "u0 was already at .*wav.scp:1"),
         ({"wav": ["u0 a.wav", "u1 gone.wav"]}, "wav.scp:2", "there is no audio file 'gone.wav'"),
         ({"wav": ["u0 a.wav", "u1"]}, "wav.scp:2", "there is no audio file ''"),
-        ({"wav": ["u0 a.wav", "u1 text"]}, "wav.scp:2", "text: cannot be read as sound"),
         ({"wav": ["u0 a.wav"]}, "text:2", "u1 has no sound in wav.scp"),
         ({"text": ["u0 x"]}, "wav.scp:2", "u1 has no text in .*text"),
         ({"text": ["u0 x", "u0 y"]}, "text:2", "u0 was already at .*text:1"),
@@ -430,3 +429,18 @@ def test_batches_hold_little_padding_and_change():
 def test_what_fits_in_no_batch_is_named(bad):
     with pytest.raises(ValueError, match=rf"more than 0 and at most 10 s, the length of a batch; number 2 lasts {bad:g} s"):
         buckets([1.0, 10.0, bad, bad], 10, np.random.default_rng(0))
+
+
+def test_a_file_that_is_no_sound_is_left_to_who_hears_it(tmp_path, sounds, monkeypatch):
+    """One of thousands must not stop the others."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "m.jsonl", "text": "a", "offset": 0.5}\n')
+    (one,) = read(tmp_path / "m.jsonl")
+    assert (one.start, math.isnan(one.duration)) == (0.5, True)
+    units = Units.fit(["a b"])
+    assert screen([one], units, shortest=1, longest=2) == ([one], [])
+    assert [d.reason for d in screen([replace(one, text="")], units)[1]] == ["without text"]
+    folder = kaldi(tmp_path / "k", **{**TABLES, "wav": ["u0 a.wav", "u1 text"]})
+    assert [math.isnan(u.duration) for u in read(folder)] == [False, True]
+    kaldi(folder, segments=["u0 u0 0 1", "u1 u1 0.25 1"])
+    assert [(u.start, u.duration) for u in read(folder)] == [(0, 1), (0.25, 0.75)]

@@ -131,3 +131,27 @@ def test_phrases_are_normalised_and_checked():
     for phrase, score in (("", 1.0), ("  ", 1.0), ("a", float("nan")), ("a", float("inf"))):
         with pytest.raises(ValueError, match="must have letters and a finite score"):
             Hotwords({phrase: score}, u)
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_where_there_are_no_spaces_a_phrase_may_begin_and_end_anywhere(kind):
+    made = Units.fit(["六零四五", "九四二", "六 四 ok"] * 30, kind, 20)
+    hot = Hotwords({"六零": 6.0, "ok": 3.0}, made)
+
+    def total(text):
+        state, won = hot.start(), 0.0
+        for token in made.encode(text):
+            gain, state = hot.score(state, token)
+            won += gain
+        return won + hot.finish(state)
+
+    for text, want in (
+        ("六零四", 6),
+        ("四六零", 6),
+        ("九六零六零二", 12),
+        ("六四零", 0),
+        ("六四", 0),
+        ("四ok六零", 9),
+        ("ok", 3),
+    ):
+        assert total(text) == pytest.approx(want), text

@@ -269,7 +269,9 @@ def test_what_is_left_out_is_said(spoken: dict[str, Path], tmp_path: Path) -> No
     good = data.read(spoken["train"])[:30]
     sf.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
     (tmp_path / "broken.flac").write_bytes(b"fLaC no more")
-    bad = [Utterance("mute", tmp_path / "silent.wav", "one", 1.0), Utterance("torn", tmp_path / "broken.flac", "one", 1.0),
+    (tmp_path / "m.jsonl").write_text('{"id": "torn", "audio_filepath": "broken.flac", "text": "one"}\n')
+    (torn,) = data.read(tmp_path / "m.jsonl")  # nobody says how long it is
+    bad = [Utterance("mute", tmp_path / "silent.wav", "one", 1.0), torn,
            replace(good[0], id="empty", text=" "), replace(good[0], id="much", text="nine " * 60)]  # fmt: skip
     with pytest.warns(UserWarning, match="Left out") as said:
         made = Recognizer(training=BRIEF, **SMALL).fit([*good, *bad], [])
@@ -323,6 +325,8 @@ def test_an_aligner_lets_utterances_be_spliced(learned: Recognizer, spoken: dict
         made = Recognizer(training=BRIEF, **SMALL).fit(some, aligner=aligner)
         weights = [m.fitted.lstm.weight_hh_l0 for m in (made, plain)]
         assert not torch.equal(*weights)
+    with pytest.raises(ValueError, match="these texts have no spaces there"):
+        Recognizer(training=BRIEF, **SMALL).fit([replace(u, text=u.text.split()[0]) for u in some], aligner=learned)
     with pytest.raises(ValueError, match="aligner must have a CTC part"):
         Recognizer(training=BRIEF, **SMALL).fit(some, aligner=brief(spoken, model="transducer"))
 

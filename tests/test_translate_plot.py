@@ -9,7 +9,8 @@ import warnings
 import numpy as np
 import pytest
 
-from longshort.apps.translate.plot import attention, fonts
+from longshort.apps.translate.plot import attention
+from longshort.scripts import fonts
 
 
 def words(letter: str, n: int) -> list[str]:

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longshort.apps.translate.config import WITH_BYTES, Config
-from longshort.apps.translate.vocabulary import ALONE, BOS, EOS, PAD, SPECIAL, START, UNK, Vocabulary, normal
+from longshort.apps.translate.vocabulary import BOS, EOS, PAD, SPECIAL, START, UNK, Vocabulary, normal
+from longshort.scripts import ALONE
 from translate_grammar import grammar
 
 CORPUS = [text for pair in grammar(1500, np.random.default_rng(0)) for text in pair]

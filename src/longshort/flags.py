@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, fields, make_dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self, get_type_hints
 
 from cyclopts import Group, Parameter
 
+from longshort.artefact import prepare
 from longshort.process import chief
 from longshort.train import Training
 
@@ -71,6 +72,20 @@ def as_asked(training: Any, default: Training) -> Training:
     elif "epochs" not in training.given:
         how["epochs"] = None
     return Training(**how)
+
+
+def writable(read: Iterable[Path | None], *outs: Path | None) -> None:
+    """Prove before hours of work that files can be written, that none of them is read, and that each is a file of its own.
+
+    Raises:
+        OSError: one cannot be written.
+        ValueError: one is read as well, or written twice.
+    """
+    made, read = [path for path in outs if path is not None], [*read]
+    for path in made:
+        prepare(path, *read)
+    if len({path.resolve() for path in made}) < len(made):
+        raise ValueError(f"{made[0]} cannot be written twice. Give each file a name of its own.")
 
 
 def begun(states: Sequence[Path], resume: bool, quiet: bool) -> bool:

@@ -80,10 +80,10 @@ class Shown:
     tensorboard: Path | None = None
     preview: Path | None = None
 
-    def ready(self, *read: Path | None) -> dict[str, Any]:
-        """The arguments of an application's `fit`; the file of the preview can be written, and is none of those that are read."""
+    def ready(self) -> dict[str, Any]:
+        """The arguments of an application's `fit`; the file of the preview can be written."""
         if self.preview is not None:
-            prepare(self.preview, *read)
+            prepare(self.preview)
         return {"watch": Watch(self.probe, self.tensorboard), "preview": self.preview}
 
 

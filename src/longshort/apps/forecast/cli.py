@@ -22,7 +22,7 @@ from longshort.apps.forecast.freq import DAY, parse
 from longshort.apps.forecast.recipe import NothingHeldOutError
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, begun, ended, flags, given, over, scored
+from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, begun, ended, flags, given, over, scored, writable
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
@@ -64,10 +64,8 @@ def train(
         quiet: print nothing.
         log: file for one JSON line per score; of an ensemble one file per network, NAME.0.jsonl, NAME.1.jsonl, ...
     """
-    prepare(out, data, static_data)
-    if log is not None:
-        prepare(log, data, static_data)
-    more = shown.ready(data, static_data)
+    writable((data, static_data), out, log, shown.preview)
+    more = shown.ready()
     state, n = resume_path(out), config.ensemble
     states = checkpoints(state, n)
     talks = begun(states, resume, quiet)
@@ -114,15 +112,14 @@ def search(
 
     _suffix("--table", table)
     _positive(trials=trials)
-    prepare(out, data, static_data)
-    target = None if table is None else prepare(table, data, static_data)
+    writable((data, static_data), out, table)
     fields, fixed = given(config) | {"horizon": config.horizon}, {*given(config), *given(training)}
     tries = read_space(space) if space else {k: v for k, v in SPACE.items() if k not in fixed}
     how = over(Training(), training)
     found = find(data, **fields, space=tries, trials=trials, seconds=seconds, storage=storage, training=how, cell=cell,
                  static_data=static_data, progress=not quiet)  # fmt: skip
-    if target is not None:
-        _write(target, iter([found.trials]))
+    if table is not None:
+        _write(table, iter([found.trials]))
     if not quiet:
         print(f"best of {len(found.trials)} trials, MASE {found.score:.4g}: {' '.join(found.flags)}")
     made = Forecaster(config=found.config, training=found.training, cell=cell)
@@ -262,7 +259,7 @@ def evaluate(
     _positive(windows=windows, step=step)
     for name in baselines:
         chosen_name(name)
-    path, target = (None if p is None else prepare(p, model, data, static_data) for p in (out, report))
+    writable((model, data, static_data), out, report)
     forecaster = Forecaster.load(model)
     backtest, notes = forecaster.backtest(data, windows, step, static=static_data), []
     if baselines:
@@ -271,24 +268,24 @@ def evaluate(
             backtest = add(backtest, baselines)
         notes = [str(w.message) for w in said]
     scores = backtest.scores()
-    if path is not None:
+    if out is not None:
         plain = {name: {k: v if math.isfinite(v) else None for k, v in column.items()} for name, column in scores.items()}
-        path.write_text(json.dumps(plain, indent=2) + "\n")
-    if target is not None:
-        from longshort.apps.forecast.report import report as write
+        out.write_text(json.dumps(plain, indent=2) + "\n")
+    if report is not None:
+        from longshort.apps.forecast.report import report as draw
 
         about = {"model": model.name, "data": data.name, "windows per series": windows, "steps between windows": step}
-        write(backtest, target, about=about | {"notes": notes})
+        draw(backtest, report, about=about | {"notes": notes})
     if not quiet:
         H = forecaster.config.horizon
         what = f"the last {H} steps" if windows == 1 else f"{windows} windows of {H} steps, {step} apart,"
         show(scores, f"{what} of each series in {data}")
         for note in notes:
             print(note, file=sys.stderr)
-        if path is not None:
-            print(f"wrote {path}")
-        if target is not None:
-            print(f"wrote {target}")
+        if out is not None:
+            print(f"wrote {out}")
+        if report is not None:
+            print(f"wrote {report}")
 
 
 def update(

@@ -46,7 +46,8 @@ class SilentError(AudioError):
 
 
 def read(
-    path: str | os.PathLike[str], rate: int = 16_000, start: float = 0.0, duration: float | None = None
+    path: str | os.PathLike[str], rate: int = 16_000, start: float = 0.0, duration: float | None = None,
+    least: float = LEAST,
 ) -> NDArray[np.float32]:  # fmt: skip
     """The sound of a file or of a piece of it: channels mixed, resampled, clipped to [-1, 1].
 
@@ -55,13 +56,14 @@ def read(
         rate: samples per second to give.
         start: where the piece begins, seconds.
         duration: how long it lasts, seconds; None is up to the end.
+        least: how long it must last, seconds.
 
     Returns:
         Samples, float32, [N].
 
     Raises:
         AudioError: there is no such file, it is broken, cut off or empty; or the piece lies outside, is not finite, shorter than
-            `LEAST` or longer than `LONGEST`.
+            `least` or longer than `LONGEST`.
         SilentError: all samples of the piece are equal; an AudioError as well.
     """
     with _opened(path) as f:
@@ -90,8 +92,8 @@ def read(
             made.append(resampler.accept(x))
     if got < wanted - SLACK * own:
         raise AudioError(path, f"is cut off or damaged: {wanted / own:.2f} s were announced, {got / own:.2f} s could be decoded.")
-    if got < LEAST * own:
-        raise AudioError(path, f"{got / own:.3f} s are too short: at least {LEAST} s are needed.")
+    if got < least * own:
+        raise AudioError(path, f"{got / own:.3f} s are too short: at least {least} s are needed.")
     if low == high:
         raise SilentError(path, f"is silent: all samples are {low:g}.")
     return np.clip(np.concatenate([*made, resampler.finish()]), -1, 1)

@@ -6,6 +6,8 @@ Shapes: N samples, T frames. All randomness comes from the `rng` that is passed 
 from __future__ import annotations
 
 import math
+import warnings
+from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -150,8 +152,7 @@ class Wild:
         Returns:
             [N].
 
-        Raises:
-            AudioError: a file that was drawn cannot be read.
+        A file that cannot be read is passed over, with a warning.
         """
         if self.reverb and rng.random() < reverb_share:
             x = reverberate(x, self.impulse(rng))
@@ -162,7 +163,11 @@ class Wild:
     def impulse(self, rng: np.random.Generator) -> Samples:
         """An impulse response."""
         if isinstance(self.reverb, list):
-            return audio.read(self.reverb[rng.integers(len(self.reverb))], self.rate)
+            try:
+                return audio.read(path := self.reverb[rng.integers(len(self.reverb))], self.rate, least=0.0)
+            except audio.AudioError as e:
+                _useless(path, str(e))
+                return np.ones(1, np.float32)  # no echo
         return synthetic_impulse(self.rate, rng.uniform(*RT60), rng)
 
     def piece(self, n: int, rng: np.random.Generator) -> Samples:
@@ -170,11 +175,20 @@ class Wild:
         if not isinstance(self.noise, list):
             return synthetic_noise(n, get_args(Noise)[rng.integers(len(get_args(Noise)))], rng, self.rate)
         path, wanted = self.noise[rng.integers(len(self.noise))], max(n / self.rate, audio.LEAST)
-        spare = audio.info(path)[0] - wanted
         try:
+            spare = audio.info(path)[0] - wanted
             return audio.read(path, self.rate, rng.uniform(0, spare), wanted) if spare > 0 else audio.read(path, self.rate)
         except audio.SilentError:
             return np.zeros(n, np.float32)
+        except audio.AudioError as e:
+            _useless(path, str(e))
+            return np.zeros(n, np.float32)
+
+
+@cache
+def _useless(path: Path, why: str) -> None:
+    """Say once that a file is passed over, so that it does not end hours of training."""
+    warnings.warn(f"{why} It is passed over.", UserWarning, stacklevel=4)
 
 
 def tempo(x: NDArray[np.float32], factor: float) -> NDArray[np.float32]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +21,7 @@ from longshort.apps.speech.stream import Endpoint
 from longshort.apps.speech.transcript import FORMATS, SINGLE, Transcript
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, over, warned
+from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, over, warned, writable
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
@@ -105,10 +107,8 @@ def train(
         quiet: print nothing.
         log: file for one JSON line per score.
     """
-    prepare(out, train_data, valid, aligner)
-    if log is not None:
-        prepare(log, train_data, valid)
-    more = shown.ready(train_data, valid)
+    writable((train_data, valid, aligner), out, log, shown.preview)
+    more = shown.ready()
     state = resume_path(out)
     first = Recognizer() if start is None else Recognizer.load(start)
     made = Recognizer(config=over(first.config, config), training=as_asked(training, DEFAULT), cell=over(first.cell, cell))
@@ -146,7 +146,7 @@ def predict(
     path = None if out is None else prepare(out, model, *audio, *search.files())
     if picture is not None:
         picture.mkdir(parents=True, exist_ok=True)
-    recognizer, heard, failed = Recognizer.load(model), list[Path](), 0
+    recognizer, heard, failed, drawn = Recognizer.load(model), list[Path](), 0, set[str]()
     how = search.how() | {"alternatives": alternatives, "endpoint": Endpoint() if endpoint else None}
 
     def sounds() -> Iterator[Any]:
@@ -166,9 +166,13 @@ def predict(
             if picture is not None:
                 from longshort.apps.speech.plot import utterance
 
-                stem = heard[k].stem
-                again = sum(name.stem == stem for name in heard[:k])
-                utterance(recognizer, heard[k], made).savefig(picture / f"{stem}{f'-{again}' if again else ''}.png", dpi=150)
+                names = (f"{heard[k].stem}{f'-{again}' if again else ''}.png" for again in count())
+                name = next(name for name in names if name not in drawn)
+                drawn.add(name)
+                figure = utterance(recognizer, heard[k], made)
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Glyph .* missing from font")  # that was said once, in one sentence
+                    figure.savefig(picture / name, dpi=150)
             yield replace(made, name=str(heard[k]))
 
     _write(FORMATS[format](transcripts()), path, quiet)

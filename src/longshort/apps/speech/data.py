@@ -27,7 +27,7 @@ class Utterance:
         id: its name.
         audio: the file it is in.
         text: what was said, as it was written down.
-        duration: seconds.
+        duration: seconds; NaN where nobody said it and the file cannot be read.
         start: where in the file it begins, seconds.
         speaker: who said it, "" if that is not known.
         where: file and line that it was read from.
@@ -118,7 +118,9 @@ def screen(
     """
     kept, drops = [], []
     for u in utterances:
-        text, length, steps = normal(u.text, fold), f"{u.duration:.2f} s", int(u.duration / speed / step + 1e-6)
+        text, length, steps = normal(u.text, fold), f"{u.duration:.2f} s", math.inf
+        if not math.isnan(u.duration):  # else who reads it will say why it cannot be
+            steps = int(u.duration / speed / step + 1e-6)
         tokens = units.encode(text) if units.known(text) else []
         need = len(tokens) + repeats * sum(a == b for a, b in pairwise(tokens))
         if not text:
@@ -191,7 +193,7 @@ def _entry(record: dict[str, Any], where: str, home: Path) -> Utterance:
     start = _seconds(record, "offset", where) or 0.0
     duration = _seconds(record, "duration", where)
     if duration is None:
-        duration = _length(audio, where) - start
+        duration = _length(audio) - start
     if duration <= 0:
         raise ValueError(f"{where}: duration must be more than 0 s, got {duration:g} s (offset {start:g} s).")
     name = _string(record, "id", where, f"{audio.stem}-{start:g}" if start else audio.stem)
@@ -252,10 +254,10 @@ def _kaldi(folder: Path) -> Iterator[Utterance]:
             raise ValueError(f"{where}: recording {key} is not in {folder / 'wav.scp'}.")
         if key not in lengths:
             audio = _find(sounds[key][1], sounds[key][0], folder)
-            lengths[key] = audio, _length(audio, sounds[key][0])
+            lengths[key] = audio, _length(audio)
         audio, total = lengths[key]
         end = total if end == -1 else end
-        if not 0 <= start < end <= total + SLACK:
+        if not (math.isnan(total) or 0 <= start < end <= total + SLACK):
             raise ValueError(f"{where}: must lie in the {total:.2f} s of {audio}, got {start:g} to {end:g} s.")
         yield Utterance(name, audio, texts[name][1], end - start, start, speakers.get(name, ("", ""))[1], where)
 
@@ -278,11 +280,12 @@ def _find(name: str, where: str, home: Path) -> Path:
     raise ValueError(f"{where}: there is no audio file {name!r}, neither in {home} nor in the current folder.")
 
 
-def _length(audio: Path, where: str) -> float:
+def _length(audio: Path) -> float:
+    """Seconds of a file; NaN where it is damaged, so that it is left out when it is heard, and the others are not."""
     try:
         return info(audio)[0]
-    except AudioError as e:
-        raise ValueError(f"{where}: {e}") from None
+    except AudioError:
+        return math.nan
 
 
 def _string(record: dict[str, Any], key: str, where: str, default: str | None = None) -> str:

@@ -8,14 +8,16 @@ from collections import deque
 from collections.abc import Mapping
 
 from longshort.apps.speech.units import Units, normal
+from longshort.scripts import ALONE
 
 
 class Hotwords:
     """Judges tokens by phrases that are expected, letter by letter, however the tokens cut them.
 
     Each occurrence of a phrase gives its score once, overlapping ones as well; phrases begin and end where words do, and
-    punctuation is a word of its own. While the letters of a phrase come in, each gives its share of the score beforehand, so that
-    the search does not lose the phrase; what was given is taken back when the match fails or the audio ends within it.
+    punctuation is a word of its own, as is each character of scripts without spaces between words. While the letters of a phrase
+    come in, each gives its share of the score beforehand, so that the search does not lose the phrase; what was given is taken
+    back when the match fails or the audio ends within it.
 
     It is an automaton over letters whose states are the longest beginning of a phrase that the text ends with. What was given
     beforehand depends on the state alone, so that nothing of a failed match can stay.
@@ -106,5 +108,10 @@ class Hotwords:
 
 
 def apart(text: str) -> str:
-    """Text with spaces around each mark of punctuation; hyphens and apostrophes belong to words."""
-    return "".join(c if c in " -'\u2019" or unicodedata.category(c)[0] in "LMNS" else f" {c} " for c in text)
+    """Text with spaces around each mark of punctuation, and around each character of scripts without spaces between words;
+    hyphens and apostrophes belong to words."""
+
+    def joined(c: str) -> bool:
+        return c in " -'\u2019" or (unicodedata.category(c)[0] in "LMNS" and not ALONE.match(c))
+
+    return "".join(c if joined(c) else f" {c} " for c in text)

@@ -15,7 +15,7 @@ from longshort.apps.speech.language import DEFAULT, LanguageModel
 from longshort.apps.speech.language_task import LanguageConfig
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, warned
+from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, warned, writable
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
@@ -53,10 +53,8 @@ def train(
         quiet: print nothing.
         log: file for one JSON line per score.
     """
-    prepare(out, text, recognizer, valid)
-    if log is not None:
-        prepare(log, text, valid)
-    more = shown.ready(text, recognizer, valid)
+    writable((text, recognizer, valid), out, log, shown.preview)
+    more = shown.ready()
     state = resume_path(out)
     talks = begun([state], resume, quiet)
     made = LanguageModel(config=config, training=as_asked(training, DEFAULT), cell=cell)

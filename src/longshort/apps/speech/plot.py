@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from longshort.apps.speech.config import STEP
 from longshort.apps.speech.features import Filterbank, mel
 from longshort.apps.speech.transcript import Transcript
+from longshort.scripts import fonts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,10 +39,17 @@ def utterance(recognizer: Recognizer, sound: Sound, made: Transcript | None = No
         ImportError: matplotlib is not installed.
     """
     try:
-        from matplotlib.figure import Figure
+        from matplotlib import rc_context
     except ImportError as e:
         raise ImportError("pictures need matplotlib: pip install 'longshort[plot]'.") from e
     made = made or recognizer.transcribe(sound, rate)
+    with rc_context({"font.family": fonts(made.text)}):
+        return _drawn(recognizer, sound, made, rate)
+
+
+def _drawn(recognizer: Recognizer, sound: Sound, made: Transcript, rate: int | None) -> Figure:
+    from matplotlib.figure import Figure
+
     features, network = recognizer.features(sound, rate), recognizer.fitted
     T = len(features)
     rows = [1.5, 1.1, 0.5] if network.head is not None else [1.5, 0.5]

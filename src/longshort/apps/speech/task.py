@@ -139,9 +139,11 @@ class SpeechTask:
             raise ValueError(f"there is nothing to learn from. {said(self.dropped)}")
         self.texts = [units.encode(normal(u.text, config.fold)) for u in self.train]
         told, there = np.array([u.duration for u in self.train]), np.array(self.store.frames) * FRAME - TAIL * STEP
-        told = np.where(told - there > FRAME, there, told)  # a file may be a little shorter than it was said to be
+        told = np.where(told - there <= FRAME, told, there)  # a file may be a little shorter than it was said to be
         self.seconds = told[:, None] / np.array(config.speeds) + TAIL * STEP  # [N, speeds]
         self.need = np.array([self.steps(t) for t in self.texts])
+        if aligner is not None and all(" " not in normal(u.text) for u in self.train):
+            raise ValueError("recordings are spliced between words, and these texts have no spaces there. Leave the aligner out.")
         self.phrases = None if aligner is None else self.store.phrases(aligner, config.fold)
         self.fits = np.floor(self.seconds / STEP + 1e-6) >= self.need[:, None]  # the text at that speed, [N, speeds]
 

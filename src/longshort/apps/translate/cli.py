@@ -32,7 +32,7 @@ from longshort.apps.translate.translation import Translation
 from longshort.apps.translate.translator import AHEAD, BROUGHT, CELL, DEFAULT, Translator
 from longshort.artefact import prepare
 from longshort.cell import Cell
-from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, given, over, warned
+from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, given, over, warned, writable
 from longshort.probe import Shown
 from longshort.train import Training, resume_path
 
@@ -86,11 +86,8 @@ def train(
         quiet: print nothing.
         log: file for one JSON line per score.
     """
-    sources = (*src, *tgt, *data, *more, *valid_src, *valid_tgt, *valid)
-    prepare(out, *sources)
-    if log is not None:
-        prepare(log, *sources)
-    further = shown.ready(*sources)
+    writable((*src, *tgt, *data, *more, *valid_src, *valid_tgt, *valid), out, log, shown.preview)
+    further = shown.ready()
     state = resume_path(out)
     first = Translator() if start is None else Translator.load(start)
     made = Translator(config=over(first.config, config), training=as_asked(training, DEFAULT), cell=over(first.cell, cell))
@@ -184,11 +181,8 @@ def evaluate(
         quiet: print nothing; only useful with --out or --outputs.
     """
     how = asked.how(search)
-    paths = [
-        prepare(path, *src, *tgt, *data, model, *asked.ensemble, asked.glossary) for path in (out, outputs) if path is not None
-    ]
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise ValueError(f"{out} cannot be written twice. Give --out and --outputs names of their own.")
+    writable((*src, *tgt, *data, model, *asked.ensemble, asked.glossary), out, outputs)
+    paths = [path for path in (out, outputs) if path is not None]
     pairs = corpus.judges(sentence_pairs(src, tgt, data, columns))
     with warned(not quiet):
         made = Translator.load(model, *asked.ensemble).evaluate(pairs, language, **how)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-import warnings
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from longshort.scripts import fonts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,37 +47,6 @@ def attention(matrix: ArrayLike, source: Sequence[str], target: Sequence[str], t
         raise ImportError("pictures need matplotlib: pip install 'longshort[plot]'.") from e
     with rc_context({"font.family": fonts("".join([*source, *target, title]))}):
         return _drawn(a, source, target, title)
-
-
-def fonts(text: str) -> list[str]:
-    """matplotlib's own font, and fonts of this machine with the characters that it lacks; a warning names those that none has."""
-    from matplotlib import font_manager
-
-    manager, get = font_manager.fontManager, font_manager.get_font
-    own = get(font_manager.findfont(font_manager.FontProperties()))
-    families, lack = [own.family_name], {ord(c) for c in text if unicodedata.category(c)[0] not in "CZ"} - set(own.get_charmap())
-    others = [f for f in manager.ttflist if f.style == "normal" and f.weight == 400 and not f.name.startswith("Last Resort")]
-    for font in sorted(others, key=lambda f: (f.name, f.fname)):
-        if not lack:
-            break
-        try:
-            has = lack & set(get(font.fname).get_charmap())
-        except (OSError, RuntimeError):  # gone, or damaged
-            continue
-        if has and font.name not in families:
-            families.append(font.name)
-            lack -= has
-    if lack:
-        _warn(chr(min(lack)))
-    return families
-
-
-@cache
-def _warn(lack: str) -> None:
-    """Once, however many pictures there are."""
-    warnings.warn(
-        f"no font here has characters such as {lack!r}: install one that has, such as Noto Sans.", UserWarning, stacklevel=4
-    )
 
 
 def _drawn(a: NDArray, source: Sequence[str], target: Sequence[str], title: str) -> Figure:

@@ -20,9 +20,10 @@ from longshort.apps.translate.decode import Search
 from longshort.apps.translate.decoding import Decoding, Reader
 from longshort.apps.translate.losses import smoothed
 from longshort.apps.translate.model import Batch, Network
-from longshort.apps.translate.vocabulary import BOS, EOS, SOLID, Vocabulary
+from longshort.apps.translate.vocabulary import BOS, EOS, Vocabulary
 from longshort.cell import Cell
 from longshort.probe import unseen
+from longshort.scripts import SOLID
 from longshort.task import Batches, Input, Loss, Plain, Split
 
 Tokens = Sequence[Sequence[int]]

@@ -13,7 +13,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from longshort.apps.translate.vocabulary import ALONE, SOLID, UNK, normal
+from longshort.apps.translate.vocabulary import UNK, normal
+from longshort.scripts import ALONE, SOLID
 
 Phrase = tuple[int, ...]
 Encode = Callable[[str], Sequence[int]]

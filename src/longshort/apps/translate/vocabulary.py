@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 import random
-import re
 import unicodedata
 import zlib
 from bisect import bisect, bisect_left, insort
@@ -20,6 +19,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from longshort.scripts import ALONE
+
 Kind = Literal["bpe", "unigram", "char"]
 PAD, UNK, BOS, EOS = range(4)
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")  # what these four are called; none of them is ever made from text
@@ -30,9 +31,6 @@ POOL = 64  # segmentations of a word that BPE-dropout chooses from
 KEPT = 50_000  # words whose segmentations are kept, those that come first
 LONG = 24  # characters from which on a word is too rare to keep its segmentations
 NBEST, ALPHA = 64, 0.2  # of Kudo 2018, for a unigram model
-# Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
-SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-ALONE = re.compile(f"[{SOLID}]")
 SOME = 20  # characters of such a script that are tried: with most words some do not merge
 MANY = 0.1  # share of the tokens that such a script has in the vocabulary of a language that is written in one
 REPLACED = {ord(START): " ", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}  # SentencePiece's blank; halves of characters
