@@ -6,10 +6,16 @@ import re
 import unicodedata
 import warnings
 from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese. For the brackets of a regular expression.
 SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 ALONE = re.compile(f"[{SOLID}]")
+RUN = rf"[^\W{SOLID}]+"  # letters and digits of the other scripts, up to where one of these begins
 
 
 def fonts(text: str) -> list[str]:
@@ -33,6 +39,13 @@ def fonts(text: str) -> list[str]:
     if lack:
         _warn(chr(min(lack)))
     return families
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture. What no font has is said once, by `fonts`, and not by matplotlib for each character."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(path, dpi=150)
 
 
 @cache

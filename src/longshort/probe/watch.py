@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import nn
 
-from longshort.artefact import prepare
 from longshort.probe.measures import summary
 from longshort.probe.record import Recording, record
 
@@ -81,9 +80,7 @@ class Shown:
     preview: Path | None = None
 
     def ready(self) -> dict[str, Any]:
-        """The arguments of an application's `fit`; the file of the preview can be written."""
-        if self.preview is not None:
-            prepare(self.preview)
+        """The arguments of an application's `fit`."""
         return {"watch": Watch(self.probe, self.tensorboard), "preview": self.preview}
 
 

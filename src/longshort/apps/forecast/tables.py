@@ -255,8 +255,7 @@ def stamps(ds: nw.Series[Any], rows: Rows, freq: Freq | None) -> tuple[Stamps, S
     zone = getattr(kind, "time_zone", None)
     if kind.is_integer():
         t: Stamps = ds.to_numpy().astype(np.int64)
-        some = {str(v) for v in t[:1000].tolist()}
-        if freq is None and len(some) > 1 and len({len(v) for v in some}) == 1 and all(map(DATES.fullmatch, some)):
+        if freq is None and _dates(t[:1000]):
             rows.blame(0, "looks like a date. Write it as text, 2024-01 or 2024-01-31; or give freq=1 if it counts steps")
         if kind in (nw.Int8, nw.UInt8, nw.Int16, nw.UInt16):  # too narrow for what follows the end
             kind = nw.Int64()
@@ -274,6 +273,12 @@ def stamps(ds: nw.Series[Any], rows: Rows, freq: Freq | None) -> tuple[Stamps, S
         utc = there.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy().astype("M8[us]")
         return utc, t, kind
     return t, t, kind
+
+
+def _dates(steps: NDArray) -> bool:
+    """Whether whole numbers that differ look like months, or all like days."""
+    some = {str(v) for v in steps.tolist()}
+    return len(some) > 1 and len({len(v) for v in some}) == 1 and all(map(DATES.fullmatch, some))
 
 
 def _written(values: list[Any], rows: Rows) -> Stamps:
@@ -334,17 +339,17 @@ def open_frame(source: Any, columns: Columns, names: Names) -> nw.DataFrame[Any]
             return nw.from_native(file.read().to_pandas(), eager_only=True)
     if path.suffix == ".csv":  # only numbers may be written as NA: an id, a time stamp or a label of that name is itself
         _need("pandas", path)
-        from pandas.errors import ParserWarning as parser  # noqa: N813
+        import pandas as pd
 
         numbers = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
         gaps = {c: numbers for c in (columns.y, *names.past, *names.future)} | {c: [""] for c in names.static}
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", parser)  # rows that have more fields than the header
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that have more fields than the header
                 frame = nw.read_csv(str(path), backend="pandas", keep_default_na=False, na_values=gaps, dtype={columns.id: str},
                                     float_precision="round_trip", index_col=False,
                                     low_memory=False)  # fmt: skip  # so that a column is of one kind, however long it is
-        except (ValueError, parser) as e:
+        except (ValueError, pd.errors.ParserWarning) as e:
             raise ValueError(f"data file {str(path)!r} cannot be read as CSV: {str(e).strip()}") from None
         if columns.id in frame.columns and frame[columns.id].to_native().str.fullmatch(WHOLE).all():
             frame = frame.with_columns(frame[columns.id].cast(nw.Int64))

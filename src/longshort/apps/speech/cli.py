@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -23,6 +22,7 @@ from longshort.artefact import prepare
 from longshort.cell import Cell
 from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, over, warned, writable
 from longshort.probe import Shown
+from longshort.scripts import save
 from longshort.train import Training, resume_path
 
 WHAT = Parameter(name="*", **MANY, group=Group("What to recognise, and with how large a network", sort_key=1))
@@ -169,10 +169,7 @@ def predict(
                 names = (f"{heard[k].stem}{f'-{again}' if again else ''}.png" for again in count())
                 name = next(name for name in names if name not in drawn)
                 drawn.add(name)
-                figure = utterance(recognizer, heard[k], made)
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Glyph .* missing from font")  # that was said once, in one sentence
-                    figure.savefig(picture / name, dpi=150)
+                save(utterance(recognizer, heard[k], made), picture / name)
             yield replace(made, name=str(heard[k]))
 
     _write(FORMATS[format](transcripts()), path, quiet)

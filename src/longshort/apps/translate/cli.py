@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -34,6 +33,7 @@ from longshort.artefact import prepare
 from longshort.cell import Cell
 from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, as_asked, begun, ended, flags, given, over, warned, writable
 from longshort.probe import Shown
+from longshort.scripts import save
 from longshort.train import Training, resume_path
 
 WHAT = Parameter(name="*", **MANY, group=Group("What to translate with, and how large a network", sort_key=1))
@@ -326,7 +326,4 @@ def inspect(
 def _draw(made: Translation, path: Path) -> None:
     from longshort.apps.translate.plot import attention
 
-    figure = attention(made.attention, made.source_pieces, made.pieces, made.text)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # that was said once, in one sentence
-        figure.savefig(path, dpi=150)
+    save(attention(made.attention, made.source_pieces, made.pieces, made.text), path)

@@ -126,6 +126,11 @@ def scores(
     return {score.name: score for score in made}
 
 
+def chosen(metric: str, references: Sequence[str]) -> str:
+    """BLEU or chrF: a `Config`'s metric, where `auto` is the more telling one. Without references BLEU."""
+    return metric if metric != "auto" else telling(references) if references else "BLEU"
+
+
 def telling(references: Sequence[str]) -> Literal["BLEU", "chrF"]:
     """Which score tells more about texts like these: BLEU counts runs of up to four tokens, so most of them must have as many.
     Those of languages without spaces between words, numbers and single terms have fewer."""

@@ -24,11 +24,14 @@ from longshort.nn import LSTM
 def prepared(networks: Sequence[Network]) -> Iterator[list[decode.Network]]:
     """Networks for one search or several, in which no parameter changes: with `Steps` where the kernels take them; the others
     share what they make of their weights."""
+    made: list[decode.Network] = []
     with ExitStack() as stack:
-        able = [_able(n) for n in networks]
-        for network in [n for n, yes in zip(networks, able, strict=True) if not yes]:
-            stack.enter_context(network.decoder.held())
-        yield [Steps(n) if yes else n for n, yes in zip(networks, able, strict=True)]
+        for network in networks:
+            short = _able(network)
+            made.append(Steps(network) if short else network)
+            if not short:
+                stack.enter_context(network.decoder.held())
+        yield made
 
 
 @torch.no_grad()

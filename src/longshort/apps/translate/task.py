@@ -23,13 +23,13 @@ from longshort.apps.translate.model import Batch, Network
 from longshort.apps.translate.vocabulary import BOS, EOS, Vocabulary
 from longshort.cell import Cell
 from longshort.probe import unseen
-from longshort.scripts import SOLID
+from longshort.scripts import RUN
 from longshort.task import Batches, Input, Loss, Plain, Split
 
 Tokens = Sequence[Sequence[int]]
 GREEDY = Decoding(Search(beam=1))
 STRANGE = "\U0010fffd"  # a character that no text has
-WORD = re.compile(rf"[^\W{SOLID}]+")  # ends where a script without spaces begins
+WORD = re.compile(RUN)
 
 
 class TranslateTask:
@@ -53,8 +53,7 @@ class TranslateTask:
     ) -> None:  # fmt: skip
         self.config, self.cell, self.valid, self.start = config, cell, valid, start
         self.vocabularies = vocabularies or learned(config, train)
-        metric = config.metric if config.metric != "auto" or not valid else metrics.telling([p.target for p in valid])
-        self.better: tuple[str, Literal["min", "max"]] = ("BLEU" if metric == "auto" else metric, "max")
+        self.better: tuple[str, Literal["min", "max"]] = (metrics.chosen(config.metric, [p.target for p in valid]), "max")
         source, target = self.vocabularies
         sides = [source.encode(p.source) for p in train], [target.encode(p.target) for p in train]
         counts = [len(t) for t in sides[0]], [len(t) for t in sides[1]]

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longshort.apps.translate.vocabulary import UNK, normal
-from longshort.scripts import ALONE, SOLID
+from longshort.scripts import ALONE, RUN, SOLID
 
 Phrase = tuple[int, ...]
 Encode = Callable[[str], Sequence[int]]
 
 UNSEEN = "\ufeff\u200b\u2060"  # of no width, at the ends of a line as good as blanks
 BREAK = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")  # ends a sentence: lines, pages, cells of a table
-TOKEN = re.compile(rf"[{SOLID}]|[^\W{SOLID}]+|[^\w\s]")
-WORD = re.compile(rf"[^\W{SOLID}]+(?:[-'.@_][^\W{SOLID}]+)*")
+TOKEN = re.compile(rf"[{SOLID}]|{RUN}|[^\w\s]")
+WORD = re.compile(rf"{RUN}(?:[-'.@_]{RUN})*")
 
 # What is never translated unless it is told otherwise.
 PATTERNS: Mapping[str, str] = {
@@ -246,12 +246,13 @@ def required(
         found += [(a, b, (sentence[a:b],)) for a, b in keep.find(sentence) if all(b <= start or end <= a for start, end in taken)]
     made, after = [], "" if ALONE.search(sentence) else solid  # else it is the other language that has no spaces
     for start, end, texts in sorted(found):
-        ways = {tuple(encode(text)): text for text in texts}
-        for text in texts:
-            for before in (sentence[start - 1 : start].strip(), *after):
-                head, joined, own = (tuple(encode(part)) for part in (before, before + text, text))
+        alone = [tuple(encode(text)) for text in texts]
+        ways = dict(zip(alone, texts, strict=True))
+        for text, own in zip(texts, alone, strict=True):
+            for before in filter(None, (sentence[start - 1 : start].strip(), *after)):
+                head, joined = tuple(encode(before)), tuple(encode(before + text))
                 apart = joined.count(UNK) == head.count(UNK) + own.count(UNK)  # no unknown token is of both
-                if before and apart and joined[: len(head)] == head:
+                if apart and joined[: len(head)] == head:
                     ways[joined[len(head) :]] = text
                     break
         ways.pop((), None)

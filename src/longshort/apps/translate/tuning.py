@@ -31,7 +31,7 @@ def tuned(
     """
     some = pairs[:: -(-len(pairs) // MOST)]
     truth = [p.target for p in some]
-    judge = metrics.bleu if (metrics.telling(truth) if metric == "auto" else metric) == "BLEU" else metrics.chrf
+    judge = metrics.bleu if metrics.chosen(metric, truth) == "BLEU" else metrics.chrf
     found = read([p.source for p in some], Decoding(Search(alternatives=Search.beam)))
     best = []
     for penalty in PENALTIES:
