@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import unicodedata
 from itertools import pairwise
 
 import numpy as np
@@ -42,6 +43,10 @@ def seconds(clock: str) -> float:
 # subtitles
 
 
+def lines(texts: list[str]) -> str | None:
+    return transcript._lines([transcript._Part(t, 0.0, 0.0, " ") for t in texts])
+
+
 @pytest.mark.parametrize("made", MANY, ids=lambda t: str(len(t.words)))
 def test_subtitles_can_be_read(made: Transcript) -> None:
     pieces, left = list(subtitles(made.words)), list(made.words)
@@ -57,14 +62,14 @@ def test_subtitles_can_be_read(made: Transcript) -> None:
         assert end == min(max(own[-1].end, start + READ), after), "it stands while it is said, and long enough to be read"
         if left:  # the next word had no place here
             assert (left[0].start - own[-1].end > PAUSE or left[0].end - start > SHOWN
-                    or transcript._lines([*said.split(), left[0].text]) is None)  # fmt: skip
+                    or lines([*said.split(), left[0].text]) is None)  # fmt: skip
 
 
 def test_two_lines_are_as_even_as_can_be() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         texts = ["x" * n for n in rng.integers(1, 20, rng.integers(1, 9))]
-        whole, made = " ".join(texts), transcript._lines(texts)
+        whole, made = " ".join(texts), lines(texts)
         ways = [max(len(" ".join(texts[:k])), len(" ".join(texts[k:]))) for k in range(1, len(texts))]
         if len(whole) <= LINE:
             assert made == whole
@@ -78,6 +83,33 @@ def test_two_lines_are_as_even_as_can_be() -> None:
 def test_a_word_that_is_longer_than_a_line_stands_alone() -> None:
     words = [Word("so", 0, 0.2, 1.0), Word("x" * 60, 0.2, 0.4, 1.0), Word("it", 0.4, 0.6, 1.0)]
     assert [said for *_, said in subtitles(words)] == ["so", "x" * 60, "it"]
+
+
+@pytest.mark.parametrize(
+    "letters", ["猫が好きです。「まあ」、トーストとカード", "สวัสดีครับผมชื่อสมชาย", "你好、今天天气很好。", "日本語ABC12のT"]
+)
+def test_what_has_no_spaces_is_cut_between_characters(letters: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        long = "".join(rng.choice([*letters], int(rng.integers(1, 200))))
+        words = [Word(long, 1.0, 1.0 + float(rng.uniform(0.1, 60)), 1.0), Word("so", 70.0, 70.5, 1.0)]
+        pieces = list(subtitles(words))
+        assert "".join(said.replace("\n", "") for *_, said in pieces) == long + "so", "nothing is lost, nothing is said twice"
+        assert pieces[0][0] == 1.0
+        assert all(a[0] < a[1] <= b[0] for a, b in pairwise(pieces))
+        whole = [line for *_, said in pieces for line in said.split("\n")]
+        for line in whole:
+            assert transcript._columns(line) <= LINE
+        for line in whole[1:-1]:
+            assert not unicodedata.category(line[0]).startswith(("M", "Pe", "Pf", "Po")), "what follows a character stays with it"
+            assert line[0] != "ー"
+
+
+def test_short_ones_stay_as_they_are() -> None:
+    words = [Word("猫が好き", 0.0, 1.0, 1.0), Word("です", 1.1, 1.5, 1.0), Word("ok", 1.6, 1.8, 1.0)]
+    assert [said for *_, said in subtitles(words)] == ["猫が好き です ok"]
+    long = Word("あ" * 42, 0.0, 5.0, 1.0)
+    assert [said for *_, said in subtitles([long])] == ["あ" * 21 + "\n" + "あ" * 21], "wide ones take two columns"
 
 
 def test_words_of_one_step_do_not_overlap() -> None:

@@ -1,4 +1,4 @@
-"""What was heard: words with their times, and how people write that down. NumPy only.
+"""What was heard: words with their times, and how people write that down. No torch.
 
 Times are seconds from the beginning of the audio.
 """
@@ -6,12 +6,15 @@ Times are seconds from the beginning of the audio.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
-from typing import Any
+from itertools import pairwise, zip_longest
+from typing import Any, NamedTuple
 
-LINE = 42  # characters per line of a subtitle, at most; BBC subtitle guidelines allow 37 to 42
+from longshort.scripts import ALONE
+
+LINE = 42  # columns per line of a subtitle, at most; BBC subtitle guidelines allow 37 to 42
 SHOWN = 6.0  # seconds that a subtitle stands, at most, unless a single word takes longer
 READ = 1.0  # seconds that it stands, at least, unless the next one comes sooner
 INSTANT = 0.04  # seconds that it stands, at the very least
@@ -81,40 +84,71 @@ class Transcript:
         return made
 
 
+class _Part(NamedTuple):
+    """A word, or a piece of one that is written without spaces and is too long for a subtitle."""
+
+    text: str
+    start: float
+    end: float
+    gap: str  # between the part before it and this one
+
+
 def subtitles(words: Sequence[Word], now: float = 0.0) -> Iterator[tuple[float, float, str]]:
-    """Words in pieces that can be read: (start, end, text); a piece has two lines at most, of at most 42 characters unless a
-    single word is longer, never spans a pause, and ends when the next one begins, or before; none begins before
-    `now`."""
-    pieces: list[list[Word]] = []
-    for word in words:
+    """Words in pieces that can be read: (start, end, text); a piece has two lines at most, of at most 42 columns (characters of
+    Chinese, Japanese and Korean take two) unless a single word is longer, never spans a pause, and ends when the next one begins,
+    or before; none begins before `now`. What is written without spaces and is too long is cut between characters, as if each
+    took the same time."""
+    pieces: list[list[_Part]] = []
+    for part in (part for word in words for part in _parts(word)):
         piece = pieces[-1] if pieces else []
-        if (
-            not piece
-            or word.start - piece[-1].end > PAUSE
-            or word.end - piece[0].start > SHOWN
-            or _lines([w.text for w in [*piece, word]]) is None
-        ):
-            pieces.append([word])
+        if not piece or part.start - piece[-1].end > PAUSE or part.end - piece[0].start > SHOWN or _lines([*piece, part]) is None:
+            pieces.append([part])
         else:
-            piece.append(word)
+            piece.append(part)
     # Transducers may write several words in one step, but subtitles do not overlap.
     for piece, after in zip_longest(pieces, pieces[1:]):
         start, last = max(now, piece[0].start), piece[-1].end
         now = max(last, start + READ)
         if after is not None:
             now = max(min(now, after[0].start), last, start + INSTANT)
-        texts = [w.text for w in piece]
-        yield start, now, _lines(texts) or " ".join(texts)
+        yield start, now, _lines(piece) or _joined(piece)
 
 
-def _lines(texts: Sequence[str]) -> str | None:
-    """Words on one line or, if they are too long, on two lines of like length; None if they do not fit."""
-    whole = " ".join(texts)
-    if len(whole) <= LINE:
+def _parts(word: Word) -> Iterator[_Part]:
+    whole = _Part(word.text, word.start, word.end, " ")
+    if (_lines([whole]) is not None and word.end - word.start <= SHOWN) or not ALONE.search(word.text):
+        yield whole
+        return
+    cuts = [k for k in range(1, len(word.text)) if _may_part(word.text[k - 1], word.text[k])]
+    each = (word.end - word.start) / len(word.text)
+    for a, b in pairwise([0, *cuts, len(word.text)]):
+        yield _Part(word.text[a:b], word.start + a * each, word.start + b * each, "" if a else " ")
+
+
+def _may_part(before: str, after: str) -> bool:
+    """Whether a line may end between two characters: at one of a script without spaces; but marks, long vowels and punctuation
+    stay with what they belong to."""
+    stays = unicodedata.category(after) in ("Mn", "Mc", "Lm", "Pe", "Pf", "Po") or unicodedata.category(before) in ("Ps", "Pi")
+    return not stays and bool(ALONE.match(before) or ALONE.match(after))
+
+
+def _lines(parts: Sequence[_Part]) -> str | None:
+    """Parts on one line or, if they are too long, on two lines of like length; None if they do not fit."""
+    whole = _joined(parts)
+    if _columns(whole) <= LINE:
         return whole
-    cuts = [(" ".join(texts[:k]), " ".join(texts[k:])) for k in range(1, len(texts))]
-    best = min(cuts, key=lambda pair: max(map(len, pair)), default=("", whole))
-    return "\n".join(best) if max(map(len, best)) <= LINE else None
+    cuts = [(_joined(parts[:k]), _joined(parts[k:])) for k in range(1, len(parts))]
+    best = min(cuts, key=lambda pair: max(map(_columns, pair)), default=("", whole))
+    return "\n".join(best) if max(map(_columns, best)) <= LINE else None
+
+
+def _joined(parts: Sequence[_Part]) -> str:
+    return "".join(part.gap * (k > 0) + part.text for k, part in enumerate(parts))
+
+
+def _columns(text: str) -> int:
+    """How wide a text is: wide characters take two columns, marks none."""
+    return sum(0 if unicodedata.category(c) in ("Mn", "Me") else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def _clock(seconds: float, point: str) -> str:
