@@ -10,6 +10,7 @@ from itertools import groupby, product
 import numpy as np
 import pytest
 
+from longshort import scripts
 from longshort.apps.speech.decode import PrefixBeam
 from longshort.apps.speech.fusion import Together, WordScorer
 from longshort.apps.speech.hotwords import Hotwords
@@ -60,6 +61,38 @@ def test_complete_texts_get_what_the_formula_says(kind, ahead, lexicon):
         line = text(rng, WORDS + STRANGE)
         increments, end = walk(scorer, units(kind).encode(line))
         assert sum(increments) + end == pytest.approx(judged(line, lexicon or WORDS, 0.7, 1.3, -5.0), abs=1e-9)
+
+
+SOLID = ["猫", "が", "好", "き", "กิ", "น่", "ข้", "า", "abc", "ab"]
+SELDOM = ["犬", "วั", "ca"]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_in_scripts_without_spaces_each_character_is_a_word(kind, ahead):
+    """With its marks, and what another script writes between two as well; spaces are boundaries too, where there are any."""
+    rng = random.Random(3)
+
+    def line(known: list[str]) -> str:
+        return "".join(rng.choice(known) + " " * (rng.random() < 0.1) for _ in range(rng.randint(1, 8))).strip()
+
+    model = NGram.fit([scripts.words(line(SOLID)) for _ in range(300)], 3)
+    made = Units.fit([line(SOLID + SELDOM) for _ in range(300)], kind, 40)
+    scorer = WordScorer(model, made, 0.7, 1.3, None, -5.0, ahead)
+    for _ in range(300):
+        text = line(SOLID + SELDOM)
+        known = [w if w in model else "<unk>" for w in scripts.words(text)]
+        wanted = 0.7 * model.sentence(known) + 1.3 * len(known) - 5.0 * known.count("<unk>")
+        increments, last = walk(scorer, made.encode(text))
+        assert sum(increments) + last == pytest.approx(wanted, abs=1e-9), text
+
+
+def test_words_of_several_such_characters_stay_whole():
+    """A model of words that somebody has found: only spaces end them."""
+    model = NGram.fit(["猫 好き です", "犬 好き"], 2)
+    made = Units.fit(["猫 好き です 犬"], "char")
+    increments, last = walk(WordScorer(model, made, 1.0, 0.0, None, -5.0), made.encode("猫 好き です"))
+    assert sum(increments) + last == pytest.approx(model.sentence("猫 好き です"), abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["char", "bpe"])

@@ -17,6 +17,14 @@ SOLID = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900
 ALONE = re.compile(f"[{SOLID}]")
 RUN = rf"[^\W{SOLID}]+"  # letters and digits of the other scripts, up to where one of these begins
 
+MARKS = "".join(c for c in map(chr, range(0x0E00, 0x3100)) if unicodedata.category(c)[0] == "M")  # vowels, tones, sound marks
+_WORD = re.compile(rf"[{SOLID}][{MARKS}]*|[^\s{SOLID}]+")
+
+
+def words(text: str) -> list[str]:
+    """What white space separates; and in scripts without spaces between words each character, with its marks, by itself."""
+    return _WORD.findall(text)
+
 
 def fonts(text: str) -> list[str]:
     """matplotlib's own font, and fonts of this machine with the characters that it lacks; a warning names those that none has."""

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from longshort.apps.speech.ngram import MARKS, UNKNOWN, NGram
+from longshort.apps.speech.ngram import MARKS as OUTSIDE
+from longshort.apps.speech.ngram import UNKNOWN, NGram
 from longshort.apps.speech.scorer import Scorer
 from longshort.apps.speech.units import Units
+from longshort.scripts import ALONE, MARKS, words
 
-LOST = "\0"  # stands for letters that no word begins with
+LOST = "\0"  # begins what stands for letters that no word begins with
 LAST = chr(0x10FFFF)  # sorts behind every letter
 State = tuple[int, str]  # of the n-gram model; letters of the word that has not ended
 
@@ -48,7 +50,8 @@ class Together:
 class WordScorer:
     """An n-gram model over words that judges tokens of characters or of pieces of words.
 
-    A word is judged when it ends: at a space, at a piece that begins the next word, or at the end. It gives
+    A word is judged when it ends: at a space, at a piece that begins the next word, or at the end. Where the model has single
+    characters of scripts without spaces between words, and none together, each of them is a word that ends with it. It gives
 
         weight * log p(word | words before) + bonus,  and `unknown` on top where it is <unk>: not in the lexicon
 
@@ -76,14 +79,15 @@ class WordScorer:
         if not weight >= 0:
             raise ValueError(f"the weight of a language model must be 0 or more, got {weight}.")
         self.ngram, self.weight, self.bonus, self.unknown, self.ahead = ngram, weight, bonus, unknown, ahead
-        self.words = sorted(set(ngram.words if lexicon is None else lexicon) - {*MARKS, ""})
+        self.words = sorted(set(ngram.words if lexicon is None else lexicon) - {*OUTSIDE, ""})
         letters = set("".join(units.written)) - {" "}
         if not any(letters.issuperset(w) for w in self.words):
             raise ValueError(
                 f"the units spell no word of the language model: words like {', '.join(map(repr, self.words[:3]))}, but letters "
                 f"{''.join(sorted(letters))[:60]!r}. Is one of them in capitals?"
             )
-        self.parts = [text.split(" ") for text in units.written]
+        self.alone = any(map(ALONE.match, self.words)) and all(len(words(w)) == 1 for w in self.words)
+        self.parts = [[words(part) if self.alone else [part] for part in text.split(" ")] for text in units.written]
         self.best = weight * np.array([ngram.unigram(w) for w in self.words])
         self.given = {LOST: weight * ngram.unigram(UNKNOWN) if ahead else 0.0, "": 0.0}  # beforehand, by letters
 
@@ -95,12 +99,14 @@ class WordScorer:
         """See `Scorer`."""
         total, (context, letters) = 0.0, state
         for k, part in enumerate(self.parts[token]):
-            if k:  # a space
-                more, context = self._end(context, letters)
-                total, letters = total + more, ""
-            if part and letters != LOST:
-                before, letters = letters, self._known(letters + part)
-                total += self.given[letters] - self.given[before] + (self.unknown if letters == LOST and self.ahead else 0.0)
+            for j, piece in enumerate(part or [""]):
+                if (k and not j) or self._apart(letters, piece):  # a space, or none is needed
+                    more, context = self._end(context, letters)
+                    total, letters = total + more, ""
+                if piece and not letters.startswith(LOST):
+                    before, letters = letters, self._known(letters + piece)
+                    total += self.given[letters] - self.given[before]
+                    total += self.unknown if letters.startswith(LOST) and self.ahead else 0.0
         return total, (context, letters)
 
     def finish(self, state: State) -> float:
@@ -108,13 +114,25 @@ class WordScorer:
         total, context = self._end(*state)
         return total + self.weight * self.ngram.finish(context)
 
+    def _apart(self, letters: str, piece: str) -> bool:
+        """Whether letters that follow each other without a space are those of two words."""
+        return (
+            self.alone
+            and bool(letters)
+            and piece[:1] not in MARKS
+            and bool(ALONE.match(letters.lstrip(LOST)) or ALONE.match(piece))
+        )
+
     def _known(self, letters: str) -> str:
-        """The letters, if a word begins with them, otherwise LOST; and makes sure that it is known what they give."""
+        """The letters, if a word begins with them, otherwise LOST, and the first of them where it is a word of its own; and makes
+        sure that it is known what they give."""
         if letters in self.given:
             return letters
         low, high = bisect_left(self.words, letters), bisect_left(self.words, letters + LAST)
         if low == high:
-            return LOST
+            lost = LOST + letters[0] * (self.alone and bool(ALONE.match(letters)))
+            self.given[lost] = self.given[LOST]
+            return lost
         self.given[letters] = float(self.best[low:high].max()) if self.ahead else 0.0
         return letters
 
@@ -125,5 +143,5 @@ class WordScorer:
         k = bisect_left(self.words, letters)
         known = self.words[k : k + 1] == [letters]
         logp, context = self.ngram.score(context, letters if known else UNKNOWN)
-        late = not known and not (letters == LOST and self.ahead)
+        late = not known and not (letters.startswith(LOST) and self.ahead)
         return self.weight * logp + self.bonus + (self.unknown if late else 0.0) - self.given[letters], context
