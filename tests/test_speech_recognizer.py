@@ -125,6 +125,27 @@ def test_a_stream_clips_what_is_too_loud_as_a_whole_file_does(learned: Recognize
     assert (made.text, made.score) == (whole.text, pytest.approx(whole.score, abs=1e-2))
 
 
+@pytest.mark.parametrize("how", [{}, {"beam": 4}, {"ngram": "own"}], ids=str)
+def test_where_no_sound_comes_nothing_is_heard(learned: Recognizer, how: dict) -> None:
+    for pieces in ([], [np.zeros(0, np.float32)] * 2):
+        stream = learned.stream(**how)
+        for x in pieces:
+            stream.accept(x, 16_000)
+        made = stream.finish()
+        assert (made.text, made.words, made.duration) == ("", (), 0.0)
+        assert stream.finish() == made
+
+
+def test_hotwords_are_written_as_the_texts_are(learned: Recognizer, spoken: dict[str, Path]) -> None:
+    folding = copy.copy(learned)
+    folding.config = replace(learned.config, fold=True)
+    x = sound(spoken)
+    one, two = folding.transcribe(x, 16_000, hotwords={"Nine": 3.0}), learned.transcribe(x, 16_000, hotwords={"nine": 3.0})
+    assert one == two
+    with pytest.raises(ValueError, match="hotword 'Nine' holds 'N'"):
+        learned.transcribe(x, 16_000, hotwords={"Nine": 3.0})
+
+
 def test_the_last_word_is_not_lost(learned: Recognizer, spoken: dict[str, Path]) -> None:
     """Sound that ends with the word, no silence after it: finish() hears it all the same."""
     for k in range(6):

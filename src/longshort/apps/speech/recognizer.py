@@ -31,6 +31,7 @@ from longshort.apps.speech.units import Units, normal
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
 from longshort.probe import Watch
+from longshort.scripts import words
 from longshort.train import Training, train
 
 BROUGHT = ("units", "pieces")  # settings that belong to the units of a model to start from
@@ -137,7 +138,8 @@ class Recognizer:
         result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
                        preview=None if preview is None else write)  # fmt: skip
         self.network, self.recipe = cast(Network, result.model), task.recipe
-        ngram = NGram.fit(texts, self.config.ngram) if self.config.ngram else None
+        solid = all(" " not in text for text in texts)  # then an n-gram is one of characters, where scripts have no spaces
+        ngram = NGram.fit(map(words, texts) if solid else texts, self.config.ngram) if self.config.ngram else None
         self.reader = Reader(task.recipe.units, ngram=ngram)
         if task.valid:
             from longshort.apps.speech.tuning import tuned
@@ -174,7 +176,7 @@ class Recognizer:
     def each(self, sounds: Iterable[Sound], rate: int | None = None, **how: Any) -> Iterator[Transcript]:
         """As `transcribe`, one after another as they are done. Arguments and errors are the same."""
         endpoint = how.pop("endpoint", None)
-        decoding, network = Decoding(**how), self.fitted
+        decoding, network = self._decoding(how), self.fitted
         if endpoint is not None and decoding.alternatives > 1:
             raise ValueError("alternatives are those of one utterance, and endpoint cuts a recording into several. Leave one "
                              "out, or take stream(endpoint=...), whose `finished` hold alternatives of each.")  # fmt: skip
@@ -201,7 +203,7 @@ class Recognizer:
         if not self.config.streaming:
             raise ValueError("this recogniser hears in both directions, so it needs whole recordings: transcribe(). "
                              "Train one with streaming=True to hear as the sound comes.")  # fmt: skip
-        decoding = Decoding(**how)
+        decoding = self._decoding(how)
         return self._open(self._reader.searches(self.fitted, decoding), decoding, endpoint, "")
 
     def align(self, sound: Sound, text: str, rate: int | None = None) -> Transcript:
@@ -228,12 +230,12 @@ class Recognizer:
             logp = network.log_probs(encoded)[0].float().numpy()
         tokens = units.encode(normal(text, self.config.fold))
         made = align.align(logp, tokens)
-        last, words = int(steps[0]) - TAIL, []
+        last, found = int(steps[0]) - TAIL, list[Word]()
         for at in units.words(tokens):
             start, end = min(int(made.start[at[0]]), last - 1), min(int(made.end[at[-1]]), last)
             sure = self._reader.calibration(made.token_logp[at].tolist())
-            words.append(Word(units.decode([tokens[k] for k in at]), start * STEP, end * STEP, sure))
-        return Transcript(units.decode(tokens), tuple(words), made.logp, last * STEP, name=name)
+            found.append(Word(units.decode([tokens[k] for k in at]), start * STEP, end * STEP, sure))
+        return Transcript(units.decode(tokens), tuple(found), made.logp, last * STEP, name=name)
 
     def evaluate(self, truth: Any, **how: Any) -> Any:
         """Recognise recordings whose texts are known, and compare.
@@ -302,6 +304,15 @@ class Recognizer:
     def features(self, sound: Sound, rate: int | None = None) -> NDArray[np.float32]:
         """Log-mel features of a recording, [T, bins]; arguments as in `transcribe`."""
         return self._recipe.whole(self._samples(sound, rate)[1])
+
+    def _decoding(self, how: Mapping[str, Any]) -> Decoding:
+        """What was asked for; hotwords in lower case where texts are."""
+        made = Decoding(**how)
+        return (
+            replace(made, hotwords={normal(k, True): v for k, v in made.hotwords.items()})
+            if self.config.fold and made.hotwords
+            else made
+        )
 
     def _samples(self, sound: Sound, rate: int | None) -> tuple[str, NDArray[np.float32]]:
         """Name and samples of a recording."""

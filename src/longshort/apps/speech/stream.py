@@ -129,11 +129,11 @@ class Stream:
             All of it; with an Endpoint, the utterances one after another, each of which is in `finished`.
         """
         if not self._over:
-            if self._resampler is not None:
-                self._take(self._features.accept(np.clip(self._resampler.finish(), -1, 1)))
-            self._take(self._features.accept(np.zeros(round(TAIL * STEP * self._bank.rate), np.float32)))
-            self._take(self._features.finish())
             self._over = True
+            if self._resampler is not None:  # some sound has come
+                self._take(self._features.accept(np.clip(self._resampler.finish(), -1, 1)))
+                self._take(self._features.accept(np.zeros(round(TAIL * STEP * self._bank.rate), np.float32)))
+                self._take(self._features.finish())
             advance([self])
             steps = max(self._steps - TAIL, 0)
             last = self._transcript(self._now.finish(self._most), self._first, steps)
@@ -146,11 +146,14 @@ class Stream:
         """As `accept`, but what comes waits until `advance` is called, for this stream or for many at once."""
         if self._over:
             raise ValueError("this stream is finished; a new recording needs a new one: recognizer.stream().")
+        heard = audio.mixed(samples)
+        if not len(heard):
+            return
         if self._resampler is None:
             self._resampler, self._rate = audio.Resampler(rate, self._bank.rate), rate
         if rate != self._rate:
             raise ValueError(f"all samples of a stream must have one rate, got {rate} after {self._rate} per second.")
-        self._take(self._features.accept(np.clip(self._resampler.accept(audio.mixed(samples)), -1, 1)))
+        self._take(self._features.accept(np.clip(self._resampler.accept(heard), -1, 1)))
 
     def _take(self, features: NDArray[np.float32]) -> None:
         self._pending = np.concatenate([self._pending, features])
