@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types house unit slow native native-arm bench-engine bench-m4 bench-forecast bench-speech bench-translate bench-joey bench-memory pictures clean
+.PHONY: help demo test lint types house unit slow native native-arm bench-engine bench-m4 bench-forecast bench-speech bench-translate bench-tatoeba bench-joey bench-memory pictures clean
 
 help:           ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -66,6 +66,9 @@ bench-speech: $(READY) ## train recognisers on AN4 and score them on its test pa
 
 bench-translate: $(READY) ## train translators on Multi30k and score them on its test parts: hours
 	$(BIN)/python -m benchmarks.translate && $(BIN)/python -m benchmarks.table
+
+bench-tatoeba: $(READY) ## train on 165,000 pairs of Tatoeba, both directions, and score them on sentences apart: an hour or two
+	$(BIN)/python -m benchmarks.tatoeba --jobs 2 && $(BIN)/python -m benchmarks.table
 
 out/joey/bin/python: | $(READY)
 	$(PYTHON) -m venv out/joey

@@ -277,14 +277,30 @@ def translate_rows(result: dict[str, Any]) -> list[list[str]]:
 
 
 def cost_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Rows of COST_HEAD: each direction, the means of its seeds; the speed of translating is the first one's."""
+    """Rows of COST_HEAD: each direction, means over its seeds; the speed of translating is that of the first."""
     rows = []
     for case in result["cases"]:
-        seeds, speed = case["seeds"], case["seeds"][0]["speed"]
+        seeds = case.get("seeds") or [case]
+        speed = seeds[0]["speed"]
         took, rate = (_mean_sd(mean_sd(r[k] for r in seeds), 0) for k in ("fit seconds", "tokens per second"))
         fast = (f"{speed[k]:.0f}" for k in ("greedy, sentences per second", "beam 5, sentences per second"))
         peak, alone = max(r["peak MiB"] for r in seeds), f"{speed['greedy, one sentence ms']:.1f}"
         rows.append([case["name"], f"{seeds[0]['parameters'] / 1e6:.2f}", took, rate, str(peak), *fast, alone])
+    return rows
+
+
+TATOEBA_HEAD = ["Tatoeba", "BLEU", "95 %", "chrF2", "perplexity"]
+
+
+def tatoeba_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Rows of TATOEBA_HEAD: each direction and way to search."""
+    rows = []
+    for case in result["cases"]:
+        for way in ("greedy", "beam 5"):
+            s = case[way]
+            rows.append([f"**{case['name']}**, {way}", f"{s['BLEU']['value']:.1f}",
+                         f"{s['BLEU']['low']:.1f} to {s['BLEU']['high']:.1f}", f"{s['chrF2']['value']:.1f}",
+                         f"{s['perplexity']:.2f}"])  # fmt: skip
     return rows
 
 
@@ -303,9 +319,9 @@ def joey_rows(result: dict[str, Any]) -> list[list[str]]:
 
 
 def translate_markdown(folder: Path) -> str:
-    """For the README: of each direction the newest run, and the newest full race against JoeyNMT."""
+    """For the README: of each direction the newest run, and the newest full runs on Tatoeba and against JoeyNMT."""
     newest = {case["name"]: r for r in runs(folder, "translate") for case in r["cases"]}
-    joey, lines = latest(folder, "joey"), list[str]()
+    tatoeba, joey, lines = latest(folder, "tatoeba"), latest(folder, "joey"), list[str]()
     for result in {id(r): r for r in newest.values()}.values():
         lines += _directions(result | {"cases": [c for c in result["cases"] if newest[c["name"]] is result]})
     if newest:
@@ -316,6 +332,11 @@ def translate_markdown(folder: Path) -> str:
                   "", "</details>"]  # fmt: skip
     else:
         lines = ["Not measured yet: `make bench-translate`."]
+    if tatoeba:
+        counts, scores = tatoeba["cases"][0]["pairs"], tatoeba["cases"][0]["beam 5"]
+        lines += ["", f"Tatoeba, {counts['train']:,} pairs to learn from and {counts['test']:,} sentences to be scored on "
+                  f"(`make bench-tatoeba`): {where(tatoeba)}; `{scores['BLEU']['signature']}`.", "",
+                  *_grid(TATOEBA_HEAD, tatoeba_rows(tatoeba)), "", *_grid(COST_HEAD, cost_rows(tatoeba))]  # fmt: skip
     if joey:
         theirs = next(v for k, v in joey["contestants"].items() if k.startswith("JoeyNMT"))
         how = f"{joey['rounds']} interleaved rounds over the same {joey['batches']} batches, one pass and one attention"

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from multiprocessing import get_context
@@ -51,6 +52,7 @@ class Case(NamedTuple):
         return f"{self.source}-{self.target}"
 
 
+Read = Callable[[Case, str], list[Pair]]  # the pairs of a split
 CASES = [Case("en", "de", SEEDS), Case("en", "fr", 1), Case("de", "en", 1)]  # the last two take the recipe of the first
 
 
@@ -60,11 +62,19 @@ def pairs(case: Case, split: str) -> list[Pair]:
     Raises:
         SystemExit: the data is not there.
     """
-    folder = Path(os.environ.get("LONGSHORT_DATA", "../shared/data")) / "multi30k"
-    files = [folder / f"{split}.{language}.gz" for language in (case.source, case.target)]
-    if missing := [f for f in files if not f.exists()]:
-        raise SystemExit(f"{missing[0]} is missing: set LONGSHORT_DATA to the folder of the benchmark's data.")
-    return data.read(*files)
+    return data.read(*(there(f"multi30k/{split}.{language}.gz") for language in (case.source, case.target)))
+
+
+def there(name: str) -> Path:
+    """A file of the benchmark's data.
+
+    Raises:
+        SystemExit: it is not there.
+    """
+    path = Path(os.environ.get("LONGSHORT_DATA", "../shared/data")) / name
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: set LONGSHORT_DATA to the folder of the benchmark's data.")
+    return path
 
 
 def at(home: Path, case: Case, seed: int, kind: str = "model") -> Path:
@@ -72,10 +82,10 @@ def at(home: Path, case: Case, seed: int, kind: str = "model") -> Path:
     return home / f"{case.name}-{seed}{'.json' if kind == 'json' else f'.{kind}.safetensors'}"
 
 
-def fit(case: Case, seed: int, home: Path, threads: int, config: Config, training: Training) -> dict[str, Any]:
+def fit(case: Case, seed: int, home: Path, threads: int, config: Config, training: Training, read: Read) -> dict[str, Any]:
     """Train one model, in a process of its own, and write it to its file; what that took."""
     torch.set_num_threads(threads)
-    train, valid = pairs(case, "train"), pairs(case, "val")
+    train, valid = read(case, "train"), read(case, "val")
     log = at(home, case, seed).with_suffix(".jsonl")
     model = Translator(config=config, training=replace(training, seed=seed))
     model.fit(train, valid, checkpoint=at(home, case, seed, "resume"), resume=True, log=log)
@@ -91,14 +101,17 @@ def fit(case: Case, seed: int, home: Path, threads: int, config: Config, trainin
     return took
 
 
-def fit_all(cases: list[Case], seeds: int, home: Path, jobs: int) -> None:
+def fit_all(
+    cases: list[Case], seeds: int, home: Path, jobs: int, config: Config = CONFIG, training: Training = TRAINING,
+    read: Read = pairs,
+) -> None:  # fmt: skip
     """Train all models that are not there yet, `jobs` at a time."""
     home.mkdir(parents=True, exist_ok=True)
     todo = [(c, s) for c in cases for s in range(min(seeds, c.seeds)) if not at(home, c, s, "json").exists()]
     threads = max((os.cpu_count() or 1) // jobs, 1)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for (case, seed), made in zip(
-            todo, [pool.submit(fit, *one, home, threads, CONFIG, TRAINING) for one in todo], strict=True
+            todo, [pool.submit(fit, *one, home, threads, config, training, read) for one in todo], strict=True
         ):
             took = made.result()
             said = "  ".join(f"{k} {v:.2f}" for k, v in took["val"].items())

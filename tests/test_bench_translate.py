@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import forecasting, joey, table, translate
+from benchmarks import forecasting, joey, table, tatoeba, translate
 
 from longshort.apps.translate import Config, data, metrics
 from longshort.train import Training
@@ -105,6 +105,41 @@ def test_a_full_run_scores_every_seed_and_the_readme_shows_it(models, tmp_path, 
     assert "tok:moses-de" in text
     assert "JoeyNMT" not in text
     assert table.translate_markdown(tmp_path / "nothing") == "Not measured yet: `make bench-translate`."
+
+
+def test_tatoeba_is_split_by_groups_and_each_source_is_scored_once(tmp_path, monkeypatch):
+    rng = np.random.default_rng(1)
+    lines = ["\t".join(pair) for pair in dict.fromkeys(grammar(150, rng, number))]
+    lines += [f"{line.split(chr(9))[0]}\tanders {k}" for k, line in enumerate(lines[::3])]  # many have two translations
+    (tmp_path / "tatoeba").mkdir()
+    (tmp_path / "tatoeba/deu-eng.tsv.gz").write_bytes(gzip.compress("".join(t + "\n" for t in lines).encode()))
+    real = forecasting.papers
+    monkeypatch.setattr(
+        forecasting, "papers", lambda *a, **k: real(*a, **k) | {"dirty": False, "date": "2026-01-01", "commit": "abc"}
+    )
+    monkeypatch.setenv("LONGSHORT_DATA", str(tmp_path))
+    monkeypatch.setattr(tatoeba, "SIZES", {"val": 8, "test": 12})
+    monkeypatch.setattr(tatoeba, "CONFIG", TINY)
+    monkeypatch.setattr(tatoeba, "TRAINING", BRIEF)
+    monkeypatch.setattr(tatoeba, "CASES", [case := translate.Case("en", "de", 1)])
+    tatoeba._split.cache_clear()
+    parts = {part: tatoeba.pairs(case, part) for part in ("train", "val", "test")}
+    for side in (0, 1):
+        for other in ("val", "test"):
+            assert not {p[side] for p in parts["train"]} & {p[side] for p in parts[other]}
+    sources = [p.source for p in parts["test"]]
+    assert len(set(sources)) == len(sources) > 1
+    back = tatoeba.pairs(translate.Case("de", "en", 1), "train")
+    assert [(p.target, p.source) for p in back] == [(p.source, p.target) for p in parts["train"]]
+    monkeypatch.setattr(translate, "fit_all", lambda cases, seeds, home, jobs, *how: translate.fit(cases[0], 0, home, 1, *how))
+    tatoeba.main(out=tmp_path, models=tmp_path)
+    made = json.loads((tmp_path / "tatoeba-2026-01-01-abc.json").read_text())
+    assert not made["partial"]
+    (one,) = made["cases"]
+    assert one["pairs"] == {part: len(found) for part, found in parts.items()}
+    text = "\n".join(table._grid(table.TATOEBA_HEAD, table.tatoeba_rows(made)))
+    assert f"| **en-de**, beam 5 | {one['beam 5']['BLEU']['value']:.1f} | " in text
+    assert {len(r) for r in table.cost_rows(made)} == {len(table.COST_HEAD)}
 
 
 def test_the_race_runs_on_the_same_batches_and_the_readme_shows_it(tmp_path, monkeypatch):
