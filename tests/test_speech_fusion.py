@@ -70,11 +70,11 @@ SELDOM = ["犬", "วั", "ca"]
 @pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("kind", ["char", "bpe"])
 def test_in_scripts_without_spaces_each_character_is_a_word(kind, ahead):
-    """With its marks, and what another script writes between two as well; spaces are boundaries too, where there are any."""
+    """With its marks, and what another script writes between two as well."""
     rng = random.Random(3)
 
     def line(known: list[str]) -> str:
-        return "".join(rng.choice(known) + " " * (rng.random() < 0.1) for _ in range(rng.randint(1, 8))).strip()
+        return "".join(rng.choice(known) for _ in range(rng.randint(1, 8)))
 
     model = NGram.fit([scripts.words(line(SOLID)) for _ in range(300)], 3)
     made = Units.fit([line(SOLID + SELDOM) for _ in range(300)], kind, 40)
@@ -93,6 +93,21 @@ def test_words_of_several_such_characters_stay_whole():
     made = Units.fit(["猫 好き です 犬"], "char")
     increments, last = walk(WordScorer(model, made, 1.0, 0.0, None, -5.0), made.encode("猫 好き です"))
     assert sum(increments) + last == pytest.approx(model.sentence("猫 好き です"), abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_spaces_count_where_they_are_written(kind):
+    """Characters with spaces between them, as some write Mandarin."""
+    lines = ["你 好 吗", "你 好", "吗 你"] * 20
+    made = Units.fit(lines, kind, 12)
+    assert not made.solid
+    solid = Units.fit(["你好吗", "你好"], kind, 12)
+    assert solid.solid
+    assert Units.from_extra(solid.extra()).solid
+    assert not Units.from_extra({k: v for k, v in made.extra().items() if k != "spaced"}).solid, "files from before"
+    scorer = WordScorer(NGram.fit(lines, 2), made, 1.0, 0.0, None, -5.0)
+    apart, joined = (sum(increments) + last for increments, last in (walk(scorer, made.encode(t)) for t in ("你 好", "你好")))
+    assert joined < apart - 4
 
 
 @pytest.mark.parametrize("kind", ["char", "bpe"])

@@ -86,7 +86,15 @@ def test_a_word_that_is_longer_than_a_line_stands_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "letters", ["猫が好きです。「まあ」、トーストとカード", "สวัสดีครับผมชื่อสมชาย", "你好、今天天气很好。", "日本語ABC12のT"]
+    "letters",
+    [
+        "猫が好きです。「まあ」、トーストとカード",
+        "สวัสดีครับผมชื่อสมชาย",
+        "你好、今天天气很好。",
+        "日本語ABC12のT",
+        "กน้ำเก่าไม่",
+        "しょっちゅう",
+    ],
 )
 def test_what_has_no_spaces_is_cut_between_characters(letters: str) -> None:
     rng = np.random.default_rng(0)
@@ -102,7 +110,9 @@ def test_what_has_no_spaces_is_cut_between_characters(letters: str) -> None:
             assert transcript._columns(line) <= LINE
         for line in whole[1:-1]:
             assert not unicodedata.category(line[0]).startswith(("M", "Pe", "Pf", "Po")), "what follows a character stays with it"
-            assert line[0] != "ー"
+            assert line[0] not in "ー" + transcript.HOLDS
+        for line in whole[:-2]:
+            assert line[-1] not in transcript.HELD
 
 
 def test_short_ones_stay_as_they_are() -> None:

@@ -18,7 +18,7 @@ ALONE = re.compile(f"[{SOLID}]")
 RUN = rf"[^\W{SOLID}]+"  # letters and digits of the other scripts, up to where one of these begins
 
 MARKS = "".join(c for c in map(chr, range(0x0E00, 0x3100)) if unicodedata.category(c)[0] == "M")  # vowels, tones, sound marks
-_WORD = re.compile(rf"[{SOLID}][{MARKS}]*|[^\s{SOLID}]+")
+_WORD = re.compile(rf"[{SOLID}][{MARKS}]*|[^\s{SOLID}]+[{MARKS}]*")
 
 
 def words(text: str) -> list[str]:

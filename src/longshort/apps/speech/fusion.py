@@ -50,8 +50,8 @@ class Together:
 class WordScorer:
     """An n-gram model over words that judges tokens of characters or of pieces of words.
 
-    A word is judged when it ends: at a space, at a piece that begins the next word, or at the end. Where the model has single
-    characters of scripts without spaces between words, and none together, each of them is a word that ends with it. It gives
+    A word is judged when it ends: at a space, at a piece that begins the next word, or at the end. Where the units
+    are `solid` and the model has characters of such scripts one by one, each of them is a word that ends with it. It gives
 
         weight * log p(word | words before) + bonus,  and `unknown` on top where it is <unk>: not in the lexicon
 
@@ -86,7 +86,7 @@ class WordScorer:
                 f"the units spell no word of the language model: words like {', '.join(map(repr, self.words[:3]))}, but letters "
                 f"{''.join(sorted(letters))[:60]!r}. Is one of them in capitals?"
             )
-        self.alone = any(map(ALONE.match, self.words)) and all(len(words(w)) == 1 for w in self.words)
+        self.alone = units.solid and all(len(words(w)) == 1 for w in self.words)
         self.parts = [[words(part) if self.alone else [part] for part in text.split(" ")] for text in units.written]
         self.best = weight * np.array([ngram.unigram(w) for w in self.words])
         self.given = {LOST: weight * ngram.unigram(UNKNOWN) if ahead else 0.0, "": 0.0}  # beforehand, by letters

@@ -127,10 +127,10 @@ class Recognizer:
             made.network, made.recipe, made.reader = cast(Network, network), task.recipe, Reader(task.recipe.units)
             made.save(cast(Path, preview))
 
-        texts = [normal(u.text, self.config.fold) for u in task.train]
+        told = [(words if task.recipe.units.solid else str.split)(normal(u.text, self.config.fold)) for u in task.train]
         if self.config.ngram:
-            for u, text in zip(task.train, texts, strict=True):
-                if marks := {*MARKS[1:]}.intersection(text.split()):
+            for u, text in zip(task.train, told, strict=True):
+                if marks := {*MARKS[1:]}.intersection(text):
                     raise ValueError(
                         f"{u.where or u.id}: the text holds {min(marks)}, which an n-gram keeps for itself. Leave it out, or "
                         "take ngram=0."
@@ -138,8 +138,7 @@ class Recognizer:
         result = train(task, self.training, progress=progress, checkpoint=checkpoint, resume=resume, log=log, watch=watch,
                        preview=None if preview is None else write)  # fmt: skip
         self.network, self.recipe = cast(Network, result.model), task.recipe
-        solid = all(" " not in text for text in texts)  # then an n-gram is one of characters, where scripts have no spaces
-        ngram = NGram.fit(map(words, texts) if solid else texts, self.config.ngram) if self.config.ngram else None
+        ngram = NGram.fit(told, self.config.ngram) if self.config.ngram else None
         self.reader = Reader(task.recipe.units, ngram=ngram)
         if task.valid:
             from longshort.apps.speech.tuning import tuned
@@ -308,11 +307,13 @@ class Recognizer:
     def _decoding(self, how: Mapping[str, Any]) -> Decoding:
         """What was asked for; hotwords in lower case where texts are."""
         made = Decoding(**how)
-        return (
-            replace(made, hotwords={normal(k, True): v for k, v in made.hotwords.items()})
-            if self.config.fold and made.hotwords
-            else made
-        )
+        if not (self.config.fold and made.hotwords):
+            return made
+        folded: dict[str, float] = {}
+        for phrase, score in made.hotwords.items():
+            phrase = normal(phrase, fold=True)
+            folded[phrase] = folded.get(phrase, 0.0) + score
+        return replace(made, hotwords=folded)
 
     def _samples(self, sound: Sound, rate: int | None) -> tuple[str, NDArray[np.float32]]:
         """Name and samples of a recording."""

@@ -6,11 +6,12 @@ Times are seconds from the beginning of the audio.
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise, zip_longest
+from functools import lru_cache
+from itertools import accumulate, pairwise, zip_longest
 from typing import Any, NamedTuple
+from unicodedata import category, east_asian_width
 
 from longshort.scripts import ALONE
 
@@ -19,6 +20,10 @@ SHOWN = 6.0  # seconds that a subtitle stands, at most, unless a single word tak
 READ = 1.0  # seconds that it stands, at least, unless the next one comes sooner
 INSTANT = 0.04  # seconds that it stands, at the very least
 PAUSE = 0.8  # seconds of silence after which a new subtitle begins
+# What belongs to the letter after it, or before it, beside marks: vowels of Thai and Lao, stacked letters of Khmer and Burmese, small
+# letters of Japanese.
+HELD = "\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4\u1039\u17d2"
+HOLDS = "\u0e30\u0e32\u0e33\u0eb0\u0eb2\u0eb3ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
 
 
 @dataclass(frozen=True)
@@ -126,29 +131,36 @@ def _parts(word: Word) -> Iterator[_Part]:
 
 
 def _may_part(before: str, after: str) -> bool:
-    """Whether a line may end between two characters: at one of a script without spaces; but marks, long vowels and punctuation
-    stay with what they belong to."""
-    stays = unicodedata.category(after) in ("Mn", "Mc", "Lm", "Pe", "Pf", "Po") or unicodedata.category(before) in ("Ps", "Pi")
+    """Whether a line may end between two characters: at one of a script without spaces; but marks, vowels and small letters that
+    belong to what stands before or after, and punctuation, stay with it."""
+    stays = (
+        before in HELD
+        or after in HOLDS
+        or category(after) in ("Mn", "Mc", "Lm", "Pe", "Pf", "Po")
+        or category(before) in ("Ps", "Pi")
+    )
     return not stays and bool(ALONE.match(before) or ALONE.match(after))
 
 
 def _lines(parts: Sequence[_Part]) -> str | None:
     """Parts on one line or, if they are too long, on two lines of like length; None if they do not fit."""
-    whole = _joined(parts)
-    if _columns(whole) <= LINE:
-        return whole
-    cuts = [(_joined(parts[:k]), _joined(parts[k:])) for k in range(1, len(parts))]
-    best = min(cuts, key=lambda pair: max(map(_columns, pair)), default=("", whole))
-    return "\n".join(best) if max(map(_columns, best)) <= LINE else None
+    ends = [*accumulate(len(part.gap) * (k > 0) + _columns(part.text) for k, part in enumerate(parts))]
+    if ends[-1] <= LINE:
+        return _joined(parts)
+    longer, k = min(
+        ((max(ends[k - 1], ends[-1] - ends[k - 1] - len(parts[k].gap)), k) for k in range(1, len(parts))), default=(LINE + 1, 0)
+    )
+    return f"{_joined(parts[:k])}\n{_joined(parts[k:])}" if longer <= LINE else None
 
 
 def _joined(parts: Sequence[_Part]) -> str:
     return "".join(part.gap * (k > 0) + part.text for k, part in enumerate(parts))
 
 
+@lru_cache(maxsize=8192)
 def _columns(text: str) -> int:
     """How wide a text is: wide characters take two columns, marks none."""
-    return sum(0 if unicodedata.category(c) in ("Mn", "Me") else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    return sum(0 if category(c) in ("Mn", "Me") else 1 + (east_asian_width(c) in "WF") for c in text)
 
 
 def _clock(seconds: float, point: str) -> str:

@@ -22,7 +22,7 @@ MOST = 200  # recordings with which n-gram weights are tried
 
 def tuned(network: Network, judge: Judge, reader: Reader) -> Reader:
     """The reader with confidences calibrated, and with the weights of its n-gram, if it has one, that give the lowest WER; the
-    lowest CER where no text has a space.
+    lowest CER where words have no spaces between them.
 
     Args:
         network: trained.
@@ -36,7 +36,7 @@ def tuned(network: Network, judge: Judge, reader: Reader) -> Reader:
         return reader
     best = (np.inf, reader)
     truth, said = judge.truth[:MOST], said[:MOST]
-    error = metrics.wer if any(" " in text for text in truth) else metrics.cer
+    error = metrics.cer if reader.units.solid else metrics.wer
     for weight, bonus in product(WEIGHTS, BONUSES):
         tried = replace(reader, ngram_weight=weight, word_bonus=bonus)
         texts = [reader.units.decode(one[0].tokens) for one in found(network, tried, said, Decoding(ngram="own"))]

@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import Any, Literal, get_args
 
 from longshort.apps.speech.audio import need
+from longshort.scripts import ALONE
 
 Kind = Literal["char", "bpe"]
 BLANK = "<blank>"  # token 0: nothing is written
@@ -34,6 +35,7 @@ class Units:
         kind: char, each character of the training text and the space; or bpe, pieces of words, of which "▁" begins a word.
         pieces: the text of each token; the first is the blank.
         blob: the SentencePiece model of bpe; its unknown piece stands where the blank does, so that ids are the same.
+        spaced: of bpe: whether the texts had spaces; those of characters know it by themselves.
 
     Raises:
         ValueError: the pieces do not begin with the blank, repeat, or do not suit the kind.
@@ -45,6 +47,7 @@ class Units:
     kind: Kind
     pieces: tuple[str, ...]
     blob: bytes = b""
+    spaced: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -85,7 +88,12 @@ class Units:
             unk_id=0, unk_piece="▅", bos_id=-1, eos_id=-1, pad_id=-1, minloglevel=2,
         )  # fmt: skip
         model = sp.SentencePieceProcessor(model_proto=made.getvalue())
-        return cls("bpe", (BLANK, *(model.id_to_piece(k) for k in range(1, len(model)))), made.getvalue())
+        return cls(
+            "bpe",
+            (BLANK, *(model.id_to_piece(k) for k in range(1, len(model)))),
+            made.getvalue(),
+            any(" " in line for line in lines),
+        )
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -116,6 +124,12 @@ class Units:
         """The text of token ids; blanks write nothing. `decode(encode(text)) == normal(text)`."""
         return normal("".join(self.written[k] for k in ids))
 
+    @cached_property
+    def solid(self) -> bool:
+        """Whether words follow each other without spaces: none is written, in a script that needs none."""
+        spaced = " " in self.pieces if self.kind == "char" else self.spaced
+        return not spaced and any(map(ALONE.search, self.pieces))
+
     def starts_word(self, id: int) -> bool:
         """Whether a word begins with a token: a piece with the mark or, of characters, the space before the word."""
         return self.written[id].startswith(" ")
@@ -132,7 +146,8 @@ class Units:
 
     def extra(self) -> dict[str, Any]:
         """All of it as plain JSON; `from_extra` reads it."""
-        return {"kind": self.kind, "pieces": list(self.pieces), "blob": base64.b64encode(self.blob).decode("ascii")}
+        return {"kind": self.kind, "pieces": list(self.pieces), "blob": base64.b64encode(self.blob).decode("ascii"),
+                "spaced": self.spaced}  # fmt: skip
 
     @classmethod
     def from_extra(cls, extra: Mapping[str, Any]) -> Units:
@@ -143,10 +158,11 @@ class Units:
         """
         try:
             kind, pieces, blob = extra["kind"], list(extra["pieces"]), base64.b64decode(extra["blob"], validate=True)
+            spaced = bool(extra.get("spaced", True))  # older ones do not say
             "".join(pieces)
         except (KeyError, TypeError, ValueError) as e:
             raise ValueError(f"units must be a kind, pieces and a blob in base64: {e!r}. Is the file damaged?") from None
-        return cls(kind, tuple(pieces), blob)
+        return cls(kind, tuple(pieces), blob, spaced)
 
     @cached_property
     def written(self) -> tuple[str, ...]:
