@@ -213,6 +213,28 @@ def test_attention_finds_the_words(learned):
     assert all(0 <= a < len(made.source_words) and 0 <= b < len(made.words) for a, b in made.alignment())
 
 
+def test_alignments_join_what_means_the_same(learned):
+    """Nouns are translated word by word, and they change places in questions and at the end of clauses."""
+    noun, found, all_ = {n.one: n.eins for n in NOUNS}, 0, 0
+    for made in all_of(learned, TEXTS[:100]):
+        source, target = ([word.rstrip(".?") for word, _ in words] for words in (made.source_words, made.words))
+        pairs = {(source[a], target[b]) for a, b in made.alignment()}
+        said = [word for word in source if word in noun]
+        all_ += len(said)
+        found += sum((w, noun[w]) in pairs for w in said)
+    assert all_ > 150
+    print(found, all_)
+    assert found / all_ > 0.8
+
+
+def test_confidence_is_higher_where_the_sentence_makes_sense(learned):
+    rng = np.random.default_rng(0)
+    mixed = [" ".join(rng.permutation(text.rstrip(".?").split())) + text[-1] for text in TEXTS[:100]]
+    good, bad = (np.array([t.confidence for t in all_of(learned, texts)]) for texts in (TEXTS[:100], mixed))
+    print(np.mean(good > bad))
+    assert np.mean(good > bad) > 0.8
+
+
 def test_wishes_that_cannot_be_met_are_named(learned):
     with pytest.raises(TypeError, match=r"beem must be one of alternatives, beam, .*temperature, top_k, top_p"):
         learned.translate("a", beem=3)
