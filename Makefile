@@ -67,7 +67,7 @@ bench-speech: $(READY) ## train recognisers on AN4 and score them on its test pa
 bench-translate: $(READY) ## train translators on Multi30k and score them on its test parts: hours
 	$(BIN)/python -m benchmarks.translate && $(BIN)/python -m benchmarks.table
 
-bench-tatoeba: $(READY) ## train on 165,000 pairs of Tatoeba, both directions, and score them on sentences apart: an hour or two
+bench-tatoeba: $(READY) ## train on 167,000 pairs of Tatoeba, both directions, and score them on sentences apart: an hour or two
 	$(BIN)/python -m benchmarks.tatoeba --jobs 2 && $(BIN)/python -m benchmarks.table
 
 out/joey/bin/python: | $(READY)

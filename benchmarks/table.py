@@ -245,12 +245,12 @@ def speech_markdown(folder: Path) -> str:
 
 TRANSLATE_SCORES = {"Multi30k BLEU": "Multi30k BLEU", "BLEU": "sacreBLEU", "chrF2": "chrF2"}
 COST_HEAD = ["", "parameters, M", "training, s", "tokens/s", "peak MiB", "greedy, sentences/s", "beam 5, sentences/s",
-             "one sentence greedy, ms"]  # fmt: skip
+             "one sentence greedy, ms", "with a shortlist"]  # fmt: skip
 
 
 def translate_head(result: dict[str, Any]) -> list[str]:
     """The columns of `translate_rows`: each score on each part."""
-    years = [part.split("_")[1] for part in result["cases"][0]["mean"]]
+    years = [part.removeprefix("test_").removesuffix("_flickr") for part in result["cases"][0]["mean"]]
     return [
         "",
         *(f"{title} {year}" for title in TRANSLATE_SCORES.values() for year in years),
@@ -259,7 +259,7 @@ def translate_head(result: dict[str, Any]) -> list[str]:
 
 
 def translate_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Each direction: ours, then what others published."""
+    """Each direction: ours, then, on the test parts, what others published and what we asked of ourselves."""
     rows = []
     for case in result["cases"]:
         name, seeds, parts = f"**{case['name']}**", case["seeds"], list(case["mean"])
@@ -272,7 +272,8 @@ def translate_rows(result: dict[str, Any]) -> list[list[str]]:
             first = one[parts[0]][next(iter(TRANSLATE_SCORES))]
             rows.append([f"{name}, {way}", *(_mean_sd(scores[p][k], 2) for k in TRANSLATE_SCORES for p in parts),
                          f"{first['low']:.1f} to {first['high']:.1f}"])  # fmt: skip
-        rows += [[f"{case['name']}: {k}", *v, *[""] * (len(rows[-1]) - 3)] for k, v in MULTI30K.get(case["name"], {}).items()]
+        others = MULTI30K.get(case["name"], {}) if len(parts) == 2 else {}
+        rows += [[f"{case['name']}: {k}", *v, *[""] * (len(rows[-1]) - 3)] for k, v in others.items()]
     return rows
 
 
@@ -284,12 +285,15 @@ def cost_rows(result: dict[str, Any]) -> list[list[str]]:
         speed = seeds[0]["speed"]
         took, rate = (_mean_sd(mean_sd(r[k] for r in seeds), 0) for k in ("fit seconds", "tokens per second"))
         fast = (f"{speed[k]:.0f}" for k in ("greedy, sentences per second", "beam 5, sentences per second"))
-        peak, alone = max(r["peak MiB"] for r in seeds), f"{speed['greedy, one sentence ms']:.1f}"
-        rows.append([case["name"], f"{seeds[0]['parameters'] / 1e6:.2f}", took, rate, str(peak), *fast, alone])
+        alone = (
+            f"{speed[k]:.1f}" if k in speed else "" for k in ("greedy, one sentence ms", "greedy, shortlist, one sentence ms")
+        )
+        peak = max(r["peak MiB"] for r in seeds)
+        rows.append([case["name"], f"{seeds[0]['parameters'] / 1e6:.2f}", took, rate, str(peak), *fast, *alone])
     return rows
 
 
-TATOEBA_HEAD = ["Tatoeba", "BLEU", "95 %", "chrF2", "perplexity"]
+TATOEBA_HEAD = ["Tatoeba", "sentences", "BLEU", "95 %", "chrF2", "perplexity"]
 
 
 def tatoeba_rows(result: dict[str, Any]) -> list[list[str]]:
@@ -298,7 +302,7 @@ def tatoeba_rows(result: dict[str, Any]) -> list[list[str]]:
     for case in result["cases"]:
         for way in ("greedy", "beam 5"):
             s = case[way]
-            rows.append([f"**{case['name']}**, {way}", f"{s['BLEU']['value']:.1f}",
+            rows.append([f"**{case['name']}**, {way}", f"{case['pairs'][case['part']]:,}", f"{s['BLEU']['value']:.1f}",
                          f"{s['BLEU']['low']:.1f} to {s['BLEU']['high']:.1f}", f"{s['chrF2']['value']:.1f}",
                          f"{s['perplexity']:.2f}"])  # fmt: skip
     return rows
@@ -334,7 +338,7 @@ def translate_markdown(folder: Path) -> str:
         lines = ["Not measured yet: `make bench-translate`."]
     if tatoeba:
         counts, scores = tatoeba["cases"][0]["pairs"], tatoeba["cases"][0]["beam 5"]
-        lines += ["", f"Tatoeba, {counts['train']:,} pairs to learn from and {counts['test']:,} sentences to be scored on "
+        lines += ["", f"German and English of Tatoeba, {counts['train']:,} pairs to learn from, other sentences to be scored on "
                   f"(`make bench-tatoeba`): {where(tatoeba)}; `{scores['BLEU']['signature']}`.", "",
                   *_grid(TATOEBA_HEAD, tatoeba_rows(tatoeba)), "", *_grid(COST_HEAD, cost_rows(tatoeba))]  # fmt: skip
     if joey:
@@ -352,7 +356,8 @@ def _directions(result: dict[str, Any]) -> list[str]:
     if result["partial"]:
         seeds = max(len(case["seeds"]) for case in result["cases"])
         how = f"a partial run: {seeds} seed{'s' * (seeds > 1)} of {', '.join(case['name'] for case in result['cases'])}"
-    how += f", trained on {' or '.join(map(str, threads))} thread{'s' * (threads[-1] > 1)} each"
+    how += f", costs over all; trained on {' or '.join(map(str, threads))} thread{'s' * (threads[-1] > 1)} each"
+    how += f", translated on {result['machine']['threads']}"
     return [f"{where(result)}; {how}.", "", *_grid(translate_head(result), translate_rows(result)), "",
             *_grid(COST_HEAD, cost_rows(result)), ""]  # fmt: skip
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from cyclopts import App
 
-from benchmarks import translate
+from benchmarks import table, translate
 from benchmarks.forecasting import begin, console, write
 from benchmarks.machine import ROOT, trained
 from benchmarks.translate import Case, at, speed, there
@@ -74,9 +74,12 @@ def main(*, holdout: bool = False, jobs: int = 1, models: Path | None = None, ou
             for way, how in (("greedy", {"beam": 1}), ("beam 5", {})):
                 evaluation = model.evaluate(judged, **how)
                 row[way] = {k: s._asdict() for k, s in evaluation.scores.items()} | {"perplexity": evaluation.perplexity}
-                console.print(f"{case.name}, {way}: " + "  ".join(map(str, evaluation.scores.values())))
             rows.append(row | {"speed": speed(model, [p.source for p in judged])})
-    write(papers | {"cases": rows}, "tatoeba" + "-holdout" * holdout, out)
+    made = papers | {"cases": rows}
+    console.print(table.console_table("Scores", table.TATOEBA_HEAD, table.tatoeba_rows(made)))
+    console.print(table.console_table("What it costs", table.COST_HEAD, table.cost_rows(made)))
+    console.print(*(f"{s['name']} {s['signature']}" for s in (rows[0]["beam 5"][k] for k in ("BLEU", "chrF2"))), sep="\n")
+    write(made, "tatoeba" + "-holdout" * holdout, out)
 
 
 if __name__ == "__main__":

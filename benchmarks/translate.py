@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from cyclopts import App
 
+from benchmarks import table
 from benchmarks.forecasting import begin, console, peak_mib, write
 from benchmarks.machine import ROOT, trained
 from benchmarks.stats import mean_sd
@@ -85,6 +86,7 @@ def at(home: Path, case: Case, seed: int, kind: str = "model") -> Path:
 def fit(case: Case, seed: int, home: Path, threads: int, config: Config, training: Training, read: Read) -> dict[str, Any]:
     """Train one model, in a process of its own, and write it to its file; what that took."""
     torch.set_num_threads(threads)
+    begun, resumed = time.perf_counter(), at(home, case, seed, "resume").exists()
     train, valid = read(case, "train"), read(case, "val")
     log = at(home, case, seed).with_suffix(".jsonl")
     model = Translator(config=config, training=replace(training, seed=seed))
@@ -96,14 +98,15 @@ def fit(case: Case, seed: int, home: Path, threads: int, config: Config, trainin
             "tokens per second": tokens * (training.epochs or 0) / seconds, "length penalty": model.length_penalty,
             "val": {k: v for s in model.scores for k, v in s.metrics.items()}}  # fmt: skip
     model.save(at(home, case, seed))
+    if not resumed:
+        took["seconds from text to file"] = time.perf_counter() - begun
     at(home, case, seed, "json").write_text(json.dumps(took))
     at(home, case, seed, "resume").unlink()
     return took
 
 
 def fit_all(
-    cases: list[Case], seeds: int, home: Path, jobs: int, config: Config = CONFIG, training: Training = TRAINING,
-    read: Read = pairs,
+    cases: list[Case], seeds: int, home: Path, jobs: int, config: Config, training: Training, read: Read,
 ) -> None:  # fmt: skip
     """Train all models that are not there yet, `jobs` at a time."""
     home.mkdir(parents=True, exist_ok=True)
@@ -130,7 +133,8 @@ def scored(model: Translator, case: Case, parts: tuple[str, ...], **how: Any) ->
 def speed(model: Translator, texts: list[str]) -> dict[str, float]:
     """Sentences per second, and milliseconds for one sentence alone; medians over some repetitions."""
     made: dict[str, float] = {}
-    for name, how in (("greedy", {"beam": 1}), ("beam 5", {"beam": 5})):
+    ways = {"greedy": {"beam": 1}, "beam 5": {"beam": 5}, "greedy, shortlist": {"beam": 1, "fast": True}}
+    for name, how in ways.items() if model.shortlist is not None else [*ways.items()][:2]:
         model.translate(texts[:64], **how)
         took, alone = [], []
         for _ in range(REPEATS):
@@ -171,7 +175,7 @@ def main(
     parts = ("val",) if holdout else TESTS
     with TemporaryDirectory() as scratch:
         home = models or (Path(scratch) if papers["dirty"] else ROOT / "out" / f"translate-{papers['commit']}")
-        fit_all(cases, seeds, home, jobs)
+        fit_all(cases, seeds, home, jobs, CONFIG, TRAINING, pairs)
         rows = []
         for case in cases:
             runs = []
@@ -187,10 +191,13 @@ def main(
             if len(runs) > 1:
                 whole = Translator.load(*(at(home, case, seed) for seed in range(len(runs)))).tune(pairs(case, "val"))
                 rows[-1]["ensemble"] = {"models": len(runs), "length penalty": whole.length_penalty} | scored(whole, case, parts)
-            for part in parts:
-                said = "  ".join(f"{k} {v['mean']:.2f}" for k, v in mean[part].items())
-                console.print(f"{case.name}, {part}: {said}")
-    write(papers | {"cases": rows}, "translate" + "-holdout" * holdout, out)
+    made = papers | {"cases": rows}
+    if rows:
+        console.print(table.console_table("Scores", table.translate_head(made), table.translate_rows(made)))
+        console.print(table.console_table("What it costs", table.COST_HEAD, table.cost_rows(made)))
+        found = rows[0]["seeds"][0]["beam 5"][parts[0]]
+        console.print(*(f"{found[k]['name']} {found[k]['signature']}" for k in table.TRANSLATE_SCORES), sep="\n")
+    write(made, "translate" + "-holdout" * holdout, out)
 
 
 if __name__ == "__main__":
