@@ -20,8 +20,8 @@ SHOWN = 6.0  # seconds that a subtitle stands, at most, unless a single word tak
 READ = 1.0  # seconds that it stands, at least, unless the next one comes sooner
 INSTANT = 0.04  # seconds that it stands, at the very least
 PAUSE = 0.8  # seconds of silence after which a new subtitle begins
-# What belongs to the letter after it, or before it, beside marks: vowels of Thai and Lao, stacked letters of Khmer and Burmese, small
-# letters of Japanese.
+# What belongs to the letter after it, or before it, beside marks: vowels of Thai and Lao, stacked letters of Khmer and Burmese,
+# small letters of Japanese.
 HELD = "\u0e40\u0e41\u0e42\u0e43\u0e44\u0ec0\u0ec1\u0ec2\u0ec3\u0ec4\u1039\u17d2"
 HOLDS = "\u0e30\u0e32\u0e33\u0eb0\u0eb2\u0eb3ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶ"
 
