@@ -25,7 +25,7 @@ from longshort.apps.translate.data import Pair
 
 CASES = [Case("de", "en", 1), Case("en", "de", 1)]
 CONFIG = replace(translate.CONFIG, rdrop=0.0)
-TRAINING = replace(translate.TRAINING, epochs=6, evaluate=1500)
+TRAINING = replace(translate.TRAINING, epochs=5, evaluate=1500)
 SIZES = {"val": 1000, "test": 2000}  # pairs at most
 
 app = App(name="benchmarks.tatoeba", help=__doc__)
