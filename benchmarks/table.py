@@ -325,7 +325,8 @@ def joey_rows(result: dict[str, Any]) -> list[list[str]]:
 def translate_markdown(folder: Path) -> str:
     """For the README: of each direction the newest run, and the newest full runs on Tatoeba and against JoeyNMT."""
     newest = {case["name"]: r for r in runs(folder, "translate") for case in r["cases"]}
-    tatoeba, joey, lines = latest(folder, "tatoeba"), latest(folder, "joey"), list[str]()
+    joey, tatoeba, lines = latest(folder, "joey"), latest(folder, "tatoeba"), list[str]()
+    alone = latest(folder, "alone", partial=True)  # a run of one seed while nothing else ran, put there under this name
     for result in {id(r): r for r in newest.values()}.values():
         lines += _directions(result | {"cases": [c for c in result["cases"] if newest[c["name"]] is result]})
     if newest:
@@ -336,6 +337,14 @@ def translate_markdown(folder: Path) -> str:
                   "", "</details>"]  # fmt: skip
     else:
         lines = ["Not measured yet: `make bench-translate`."]
+    if alone:
+        (case,) = alone["cases"]
+        one, part = case["seeds"][0], next(iter(case["mean"]))
+        greedy, beam = (one[way][part]["Multi30k BLEU"]["value"] for way in ("greedy", "beam 5"))
+        minutes = one["fit seconds"] / 60
+        lines += ["", f"One model of {case['name']} alone on {one['threads']} threads took {minutes:.0f} minutes to train and "
+                  f"has {greedy:.2f} greedy and {beam:.2f} with a beam of five of Multi30k BLEU 2016 "
+                  f"(`python -m benchmarks.translate --only {case['name']} --seeds 1`): {where(alone)}."]  # fmt: skip
     if tatoeba:
         counts, scores = tatoeba["cases"][0]["pairs"], tatoeba["cases"][0]["beam 5"]
         lines += ["", f"German and English of Tatoeba, {counts['train']:,} pairs to learn from, other sentences to be scored on "

@@ -110,7 +110,9 @@ def test_a_full_run_scores_every_seed_and_the_readme_shows_it(models, tmp_path, 
 def test_tatoeba_is_split_by_groups_and_each_source_is_scored_once(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     lines = ["\t".join(pair) for pair in dict.fromkeys(grammar(150, rng, number))]
-    lines += [f"{line.split(chr(9))[0]}\tanders {k}" for k, line in enumerate(lines[::3])]  # many have two translations
+    lines += [
+        f"{line.split(chr(9))[0]}\tandere Zahl, {k} oder so" for k, line in enumerate(lines[::3])
+    ]  # many have two translations
     (tmp_path / "tatoeba").mkdir()
     (tmp_path / "tatoeba/deu-eng.tsv.gz").write_bytes(gzip.compress("".join(t + "\n" for t in lines).encode()))
     real = forecasting.papers
@@ -138,7 +140,7 @@ def test_tatoeba_is_split_by_groups_and_each_source_is_scored_once(tmp_path, mon
     (one,) = made["cases"]
     assert one["pairs"] == {part: len(found) for part, found in parts.items()}
     text = "\n".join(table._grid(table.TATOEBA_HEAD, table.tatoeba_rows(made)))
-    assert f"| **en-de**, beam 5 | {one['beam 5']['BLEU']['value']:.1f} | " in text
+    assert f"| **en-de**, beam 5 | {len(parts['test'])} | {one['beam 5']['BLEU']['value']:.1f} | " in text
     assert {len(r) for r in table.cost_rows(made)} == {len(table.COST_HEAD)}
 
 
