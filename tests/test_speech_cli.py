@@ -26,6 +26,7 @@ import spoken
 from longshort import artefact, cli
 from longshort.apps.speech import Config, Endpoint, Recognizer, data
 from longshort.apps.speech import cli as room
+from longshort.apps.speech.listen import Interrupt
 from longshort.apps.speech.recognizer import CELL, DEFAULT
 from longshort.apps.speech.transcript import Transcript, Word
 from longshort.train import Training, resume_path
@@ -380,6 +381,7 @@ WRONG = {
     ("predict", "MODEL", "SOUND", "--beam", "0", "--ngram", "own"): "language models, hotwords and alternatives need a beam, got beam=0.",
     ("predict", "MODEL", "SOUND", "--ngram", "nowhere.arpa"): "nowhere.arpa",
     ("predict", "MODEL", "SOUND", "--hotwords", "one:x"): "a hotword must be 'phrase' or 'phrase:score', got 'one:x'.",
+    ("predict", "MODEL", "SOUND", "--hotwords", "10:30"): "'10:30' may be a phrase or a phrase with a score. Write '10:30:4', or '10:30.0'.",
     ("align", "MODEL", "SOUND"): "--text requires an argument",
     ("align", "MODEL", "nowhere.wav", "--text", "one"): "nowhere.wav: there is no such file.",
     ("align", "MODEL", "SOUND", "--text", "Q"): "'Q' (U+0051) in 'Q': not among the characters of the training text.",
@@ -618,7 +620,7 @@ class Microphone(ModuleType):
             finished_callback()
 
         thread = threading.Thread(target=play)
-        return SimpleNamespace(start=thread.start, close=thread.join)
+        return SimpleNamespace(start=thread.start, stop=thread.join, close=thread.join)
 
 
 def test_listen_to_a_microphone(home: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -633,6 +635,18 @@ def test_listen_to_a_microphone(home: Path, capfd: pytest.CaptureFixture, monkey
         code, out, err = run(capfd, "listen", home / "m.safetensors", "--device", device)
         assert (code, out) == (2, "")
         assert err == f"error: the microphone cannot be opened: {why}. `python -m sounddevice` lists them: --device.\n"
+
+
+def test_what_came_before_ctrl_c_is_heard() -> None:
+    came, interrupt = [b"aa", b"bb"], Interrupt()
+    waiting = lambda: came.pop(0) if came else b""  # noqa: E731
+
+    def stopped() -> bytes:
+        interrupt._came()
+        raise AssertionError
+
+    assert interrupt.wait(lambda: b"xx", waiting) == b"xx"
+    assert [interrupt.wait(stopped, waiting) for _ in range(3)] == [b"aa", b"bb", b""]
 
 
 def test_what_a_microphone_needs(home: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -134,6 +135,23 @@ def test_where_no_sound_comes_nothing_is_heard(learned: Recognizer, how: dict) -
         made = stream.finish()
         assert (made.text, made.words, made.duration) == ("", (), 0.0)
         assert stream.finish() == made
+
+
+def test_tokens_make_the_text_and_have_their_times(learned: Recognizer, spoken: dict[str, Path]) -> None:
+    u = data.read(spoken["test"])[0]
+    for made in (learned.transcribe(sound(spoken), 16_000), learned.transcribe(u, beam=4), learned.align(u, u.text)):
+        assert "".join(t.text for t in made.tokens).strip() == made.text
+        starts = [t.start for t in made.tokens]
+        assert starts == sorted(starts)
+        assert {w.start for w in made.words} <= set(starts)
+        assert all(0 <= t.start < made.duration and t.logp <= 0 for t in made.tokens)
+        assert [t["text"] for t in made.json()["tokens"]] == [t.text for t in made.tokens]
+
+
+def test_a_stream_without_a_rate_hears_at_that_of_the_model(learned: Recognizer, spoken: dict[str, Path]) -> None:
+    stream = learned.stream()
+    stream.accept(sound(spoken))
+    assert stream.finish() == heard(learned, sound(spoken), [])
 
 
 def test_hotwords_are_written_as_the_texts_are(learned: Recognizer, spoken: dict[str, Path]) -> None:

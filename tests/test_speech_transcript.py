@@ -12,7 +12,19 @@ import numpy as np
 import pytest
 
 from longshort.apps.speech import transcript
-from longshort.apps.speech.transcript import FORMATS, LINE, PAUSE, READ, SHOWN, SINGLE, Alternative, Transcript, Word, subtitles
+from longshort.apps.speech.transcript import (
+    FORMATS,
+    LINE,
+    PAUSE,
+    READ,
+    SHOWN,
+    SINGLE,
+    Alternative,
+    Token,
+    Transcript,
+    Word,
+    subtitles,
+)
 
 LETTERS = list("abcdefghijklmnopqrstuvwxyzäßéжλ漢&<>'\"-.,0123456789")
 
@@ -202,7 +214,7 @@ def test_json_holds_all_of_it() -> None:
     lines = written("json", *MANY).splitlines()
     for line, made in zip(lines, MANY, strict=True):
         held = json.loads(line)
-        assert list(held) == ["text", "words", "score", "duration", "name"]
+        assert list(held) == ["text", "words", "score", "duration", "name", "tokens"]
         assert (held["text"], held["name"]) == (made.text, made.name)
         for one, word in zip(held["words"], made.words, strict=True):
             assert one == {
@@ -211,7 +223,8 @@ def test_json_holds_all_of_it() -> None:
             }
         assert held["score"] == pytest.approx(made.score, abs=6e-4)
     assert "漢" in "".join(lines), "letters stay letters"
-    one = Transcript("a", (), -0.12345, 1.0, (Alternative("b", -2.34567),))
+    one = Transcript("a", (), -0.12345, 1.0, (Alternative("b", -2.34567),), tokens=(Token(" a", 0.123456, -0.98765),))
+    assert json.loads(written("json", one))["tokens"] == [{"text": " a", "start": 0.123, "logp": -0.988}]
     assert json.loads(written("json", one))["alternatives"] == [{"text": "b", "score": -2.346}]
 
 

@@ -319,6 +319,10 @@ def _hotword(said: str) -> tuple[str, float]:
     phrase, colon, score = said.rpartition(":")
     if not colon:
         return said, HOTWORD
+    if phrase[-1:].isdigit() and score.isdigit() and len(score) == 2:  # 10:30
+        raise ValueError(
+            f"{said!r} may be a phrase or a phrase with a score. Write '{said}:{HOTWORD:g}', or '{phrase}:{score}.0'."
+        )
     try:
         return phrase, float(score)
     except ValueError:

@@ -18,7 +18,7 @@ from longshort.apps.speech.model import Network
 from longshort.apps.speech.ngram import NGram
 from longshort.apps.speech.scorer import Scorer
 from longshort.apps.speech.stream import Search
-from longshort.apps.speech.transcript import Alternative, Transcript, Word
+from longshort.apps.speech.transcript import Alternative, Token, Transcript, Word
 from longshort.apps.speech.units import Units
 
 MOST = 100.0  # of a score; e to this power is still a number after some letters
@@ -165,4 +165,6 @@ class Reader:
         for h in found:
             texts.setdefault(self.units.decode(h.tokens), h.score)
         others = tuple(Alternative(text, score) for text, score in [*texts.items()][1:most])
-        return Transcript(self.units.decode(best.tokens), tuple(words), best.score, steps * STEP, others, name)
+        heard = zip(best.tokens, best.times, best.logps, strict=True)
+        tokens = tuple(Token(self.units.written[k], (first + min(t, max(steps, 1) - 1)) * STEP, logp) for k, t, logp in heard)
+        return Transcript(self.units.decode(best.tokens), tuple(words), best.score, steps * STEP, others, name, tokens)

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.cells import cell_len
 
+Next = Callable[[], bytes]  # gives the next piece of sound, b"" at the end
 BLOCK = 0.1  # seconds of sound that a microphone gives at a time
 FILES = (b"RIFF", b"fLaC", b"OggS", b"ID3\x03", b"ID3\x04")  # how sound files begin that are not raw
 
 
 class Interrupt:
-    """Ctrl-C as the end of a recording: at once while we wait for sound, else after what is being heard. A second one stops."""
+    """Ctrl-C as the end of a recording: at once while we wait for sound, else after what is being heard and what has come since.
+    A second one stops."""
 
     def __init__(self) -> None:
         self.over = self.waiting = False
@@ -35,20 +37,21 @@ class Interrupt:
         if again or self.waiting:
             raise KeyboardInterrupt
 
-    def wait(self, next_one: Callable[[], bytes]) -> bytes:
-        """What `next_one` gives; b"" once Ctrl-C came."""
+    def wait(self, following: Next, waiting: Next) -> bytes:
+        """What `following` gives; once Ctrl-C came, what `waiting` does."""
         try:
             self.waiting = True
-            return b"" if self.over else next_one()
+            return waiting() if self.over else following()
         except KeyboardInterrupt:
-            return b""
+            return waiting()
         finally:
             self.waiting = False
 
 
 @contextmanager
-def piped(file: BinaryIO, rate: int) -> Iterator[tuple[Callable[[], bytes], int]]:
-    """Raw sound of a pipe: what waits for the next piece, 16-bit samples, one channel; and their rate.
+def piped(file: BinaryIO, rate: int) -> Iterator[tuple[Next, Next, int]]:
+    """Raw sound of a pipe: what waits for the next piece, 16-bit samples, one channel; what gives those that have come already;
+    and their rate.
 
     Raises:
         ValueError: the pipe is a terminal, or brings a file with a header.
@@ -71,11 +74,11 @@ def piped(file: BinaryIO, rate: int) -> Iterator[tuple[Callable[[], bytes], int]
         first = False
         return made
 
-    yield following, rate
+    yield following, bytes, rate
 
 
 @contextmanager
-def microphone(device: str | None, rate: int | None) -> Iterator[tuple[Callable[[], bytes], int]]:
+def microphone(device: str | None, rate: int | None) -> Iterator[tuple[Next, Next, int]]:
     """The sound of a microphone, as `piped` gives it. What comes while we compute is not lost.
 
     Args:
@@ -105,8 +108,13 @@ def microphone(device: str | None, rate: int | None) -> Iterator[tuple[Callable[
         stream.start()
     except (sounddevice.PortAudioError, ValueError) as e:
         raise ValueError(f"the microphone cannot be opened: {e}. `python -m sounddevice` lists them: --device.") from e
+
+    def waiting() -> bytes:
+        stream.stop()
+        return b"" if came.empty() else came.get()
+
     try:
-        yield came.get, own
+        yield came.get, waiting, own
     finally:
         stream.close()
 
@@ -142,18 +150,18 @@ class Line:
         self.show("")
 
 
-def listen(stream: Any, source: tuple[Callable[[], bytes], int], line: Line, interrupt: Interrupt) -> Iterator[Any]:
+def listen(stream: Any, source: tuple[Next, Next, int], line: Line, interrupt: Interrupt) -> Iterator[Any]:
     """Utterances as they are over; meanwhile the line shows what is heard.
 
     Args:
         stream: `Recognizer.stream(endpoint=Endpoint())`.
-        source: what waits for the next piece, and the rate.
+        source: see `piped`.
         line: of the terminal.
         interrupt: entered.
     """
-    following, rate = source
+    *ways, rate = source
     given = 0
-    while made := interrupt.wait(following):
+    while made := interrupt.wait(*ways):
         stream.accept(samples(made), rate)
         if given < len(stream.finished):
             line.clear()

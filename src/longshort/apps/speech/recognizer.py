@@ -26,7 +26,7 @@ from longshort.apps.speech.model import Network
 from longshort.apps.speech.ngram import MARKS, NGram
 from longshort.apps.speech.stream import Endpoint, Stream, advance
 from longshort.apps.speech.task import CHUNK, Recipe, SpeechTask, pad
-from longshort.apps.speech.transcript import Transcript, Word
+from longshort.apps.speech.transcript import Token, Transcript, Word
 from longshort.apps.speech.units import Units, normal
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
@@ -38,6 +38,7 @@ BROUGHT = ("units", "pieces")  # settings that belong to the units of a model to
 DEFAULT = Training(epochs=100, lr=1e-3, warmup=0.1, evaluate=200, patience=0, average=0.998)
 CELL = Cell(layer_norm=True)
 SILENT = 99.0  # percent of blanks from which on a network writes nothing
+WRONG = 90.0  # CER in percent from which on a network that is silent has not learned
 Sound = str | os.PathLike[str] | ArrayLike | Utterance
 TOGETHER = 16  # recordings that a streaming network hears at once
 
@@ -145,7 +146,8 @@ class Recognizer:
 
             self.reader = tuned(self.network, task.judge, self.reader)
         self.scores = (Score("valid", date.today().isoformat(), result.scores),) if result.scores else ()
-        if (blank := result.scores.get("blank")) is not None and blank > SILENT:
+        blank, wrong = (result.scores.get(k) or 0.0 for k in ("blank", "CER"))
+        if blank > SILENT and wrong > WRONG:  # few words in long recordings are mostly blanks, too
             warnings.warn(
                 f"the network writes nothing: {blank:.1f} % of its steps are blank. It has not learned to listen yet: train "
                 "longer (most need thousands of updates), raise lr, take smaller batches (seconds), or check that texts belong "
@@ -234,7 +236,9 @@ class Recognizer:
             start, end = min(int(made.start[at[0]]), last - 1), min(int(made.end[at[-1]]), last)
             sure = self._reader.calibration(made.token_logp[at].tolist())
             found.append(Word(units.decode([tokens[k] for k in at]), start * STEP, end * STEP, sure))
-        return Transcript(units.decode(tokens), tuple(found), made.logp, last * STEP, name=name)
+        each = tuple(Token(units.written[k], min(int(t), last - 1) * STEP, float(p))
+                     for k, t, p in zip(tokens, made.start, made.token_logp, strict=True))  # fmt: skip
+        return Transcript(units.decode(tokens), tuple(found), made.logp, last * STEP, name=name, tokens=each)
 
     def evaluate(self, truth: Any, **how: Any) -> Any:
         """Recognise recordings whose texts are known, and compare.
@@ -356,7 +360,10 @@ class Recognizer:
         def transcript(found: Sequence[Any], first: int, steps: int) -> Transcript:
             return reader.transcript(found, first, steps, name, how.alternatives)
 
-        return Stream(self.fitted, self._recipe.filterbank, search, transcript, endpoint, how.wanted)
+        def said(best: Any) -> str:
+            return reader.units.decode(best.tokens)
+
+        return Stream(self.fitted, self._recipe.filterbank, search, transcript, said, endpoint, how.wanted)
 
     @property
     def units(self) -> Units:

@@ -80,16 +80,18 @@ class Stream:
         bank: its features.
         search: makes a search.
         transcript: turns hypotheses, the best first, into what a person reads: (hypotheses, first step, steps).
+        said: the text of a hypothesis.
         endpoint: when an utterance is over; None: when the recording is.
         most: hypotheses that the search is asked for when an utterance is over.
     """
 
     def __init__(
         self, network: Network, bank: Filterbank, search: Callable[[], Search],
-        transcript: Callable[[Sequence[Any], int, int], Transcript], endpoint: Endpoint | None = None, most: int = 1,
+        transcript: Callable[[Sequence[Any], int, int], Transcript], said: Callable[[Any], str],
+        endpoint: Endpoint | None = None, most: int = 1,
     ) -> None:  # fmt: skip
         self._network, self._search, self._transcript, self._endpoint = network, search, transcript, endpoint
-        self._most = most
+        self._said, self._most = said, most
         self._bank, self._features = bank, bank.stream()
         self._resampler: audio.Resampler | None = None
         self._rate = 0
@@ -99,12 +101,12 @@ class Stream:
         self._over = False
         self.finished: list[Transcript] = []
 
-    def accept(self, samples: ArrayLike, rate: int = 16_000) -> None:
+    def accept(self, samples: ArrayLike, rate: int | None = None) -> None:
         """Hear more.
 
         Args:
             samples: floats in [-1, 1], int16 or int32, [N] or [N, channels].
-            rate: samples per second; the same in all calls.
+            rate: samples per second; the same in all calls. None: what the model hears, mostly 16,000.
 
         Raises:
             ValueError: the stream is finished, the rate has changed, or the samples are no sound.
@@ -120,7 +122,7 @@ class Stream:
     @property
     def text(self) -> str:
         """All that has been heard so far, finished utterances first."""
-        return " ".join(t.text for t in (*self.finished, self.result) if t.text)
+        return " ".join(filter(None, (*(t.text for t in self.finished), self._said(self._now.best(1)[0]))))
 
     def finish(self) -> Transcript:
         """The recording is over: what is still in the buffers is heard, to the last word.
@@ -142,11 +144,11 @@ class Stream:
             self._first, self._steps, self._now = max(self._first + self._steps - TAIL, 0), 0, self._search()
         return _joined(self.finished, self._first * STEP)
 
-    def feed(self, samples: ArrayLike, rate: int = 16_000) -> None:
+    def feed(self, samples: ArrayLike, rate: int | None = None) -> None:
         """As `accept`, but what comes waits until `advance` is called, for this stream or for many at once."""
         if self._over:
             raise ValueError("this stream is finished; a new recording needs a new one: recognizer.stream().")
-        heard = audio.mixed(samples)
+        heard, rate = audio.mixed(samples), self._bank.rate if rate is None else rate
         if not len(heard):
             return
         if self._resampler is None:
@@ -207,4 +209,6 @@ def _joined(parts: Sequence[Transcript], duration: float) -> Transcript:
     if len(parts) == 1:
         return replace(parts[0], duration=duration)
     words = tuple(itertools.chain.from_iterable(p.words for p in parts))
-    return Transcript(" ".join(p.text for p in parts), words, sum(p.score for p in parts), duration, name=parts[0].name)
+    tokens = tuple(itertools.chain.from_iterable(p.tokens for p in parts))
+    text, score = " ".join(p.text for p in parts), sum(p.score for p in parts)
+    return Transcript(text, words, score, duration, name=parts[0].name, tokens=tokens)

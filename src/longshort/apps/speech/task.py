@@ -271,9 +271,9 @@ class Store(Audible):
     """Features of the training utterances, at any speed. With noise or echo they are made anew each time."""
 
     def __init__(self, recipe: Recipe, utterances: Sequence[Utterance]) -> None:
-        super().__init__(recipe, utterances)
-        c = recipe.config
+        c = recipe.config  # wrong folders are said before all recordings are read
         self.wild = augment.Wild(c.rate, noise=c.noise, reverb=c.reverb) if c.noise or c.reverb else None
+        super().__init__(recipe, utterances)
 
     def __call__(self, k: int, speed: float, rng: np.random.Generator) -> NDArray[np.float32]:
         """Features of utterance k, played at a speed, [T, bins]."""

@@ -44,6 +44,21 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Token:
+    """One token.
+
+    Args:
+        text: what it writes, with a space where a word begins.
+        start: when it was heard, seconds.
+        logp: its natural log-probability.
+    """
+
+    text: str
+    start: float
+    logp: float
+
+
+@dataclass(frozen=True)
 class Alternative:
     """Another way to hear it.
 
@@ -67,6 +82,7 @@ class Transcript:
         duration: how long the audio is, seconds.
         alternatives: other texts, the best first, if they were asked for.
         name: which recording, where it has a name.
+        tokens: what the words are made of, with their times.
     """
 
     text: str
@@ -75,12 +91,15 @@ class Transcript:
     duration: float
     alternatives: tuple[Alternative, ...] = ()
     name: str = ""
+    tokens: tuple[Token, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """As plain JSON, numbers rounded to what they are worth."""
         made = asdict(self)
         for word in made["words"]:
             word |= {k: round(word[k], 3) for k in ("start", "end", "confidence")}
+        for token in made["tokens"]:
+            token |= {k: round(token[k], 3) for k in ("start", "logp")}
         for one in (made, *made["alternatives"]):
             one["score"] = round(one["score"], 3)
         made["duration"] = round(self.duration, 3)
