@@ -193,6 +193,35 @@ def test_update_is_that_of_python_and_remembers_how_fit_trained(home: Path, tmp_
     assert "step 7/7 " in run(capfd, "update", old, "--data", home / "newer.csv", "--out", new, "--steps", "7", "--lr", "0.01")[2]
 
 
+def test_columns_of_other_names(home: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    names = {"unique_id": "store", "ds": "date", "y": "sales"}
+    table = pd.read_csv(home / "data.csv")[[*names]].rename(columns=names)
+    table.to_csv(tmp_path / "d.csv", index=False)
+    named = ["--id-col", "store", "--time-col", "date", "--target-col", "sales"]
+    code, _, err = run(capfd, "train", "forecast", "--data", tmp_path / "d.csv", "--horizon", "4")
+    assert code == 2
+    assert "name them in training: id_col=, time_col=, target_col= (--id-col, --time-col, --target-col)" in err
+    base = [
+        "--data",
+        tmp_path / "d.csv",
+        "--horizon",
+        "4",
+        "--hidden",
+        "4",
+        "--batch",
+        "8",
+        "--steps",
+        "5",
+        "--evaluate",
+        "5",
+        *named,
+    ]
+    assert run(capfd, "train", "forecast", *base, "--out", tmp_path / "m.safetensors")[0] == 0
+    code, out, _ = run(capfd, "predict", tmp_path / "m.safetensors", "--data", tmp_path / "d.csv")
+    assert (code, out.split(",")[:2]) == (0, ["store", "date"])
+    assert run(capfd, "crossval", "forecast", *base, "--windows", "2")[0] == 0
+
+
 # anomalies
 
 

@@ -15,7 +15,7 @@ from longshort import artefact
 from longshort.apps.forecast import Forecaster, ForecastTask
 from longshort.apps.forecast.config import Distribution
 from longshort.apps.forecast.data import read
-from longshort.apps.forecast.recipe import MODELS
+from longshort.apps.forecast.recipe import MODELS, courses
 from longshort.artefact import ArtefactError
 from longshort.train import Training, train
 
@@ -415,6 +415,41 @@ def test_what_moves_for_the_first_time_widens_no_interval(kind, before):
     assert len(made.paths(table[new], n=3)) == 3 * H
 
 
+@pytest.mark.parametrize("m", [1, 2, 10, 100])
+def test_few_held_out_windows_do_not_repeat_themselves(m):
+    """Levels of paths are as uniform as those of the windows, and steps go together."""
+    rng, n = np.random.default_rng(m), 4000
+    walk = torch.from_numpy(rng.normal(size=(m, 12)).cumsum(1) / np.sqrt(np.arange(1, 13)))
+    ranks = torch.special.ndtr(walk).float()
+    made = courses(ranks, n, np.random.default_rng(0))
+    assert made.shape == (n, 12)
+    assert len(np.unique(made, axis=0)) == n
+    assert ((made > 0) & (made < 1)).all()
+    if m in (1, 100):
+        assert np.abs(np.quantile(made, [0.1, 0.5, 0.9]) - [0.1, 0.5, 0.9]).max() < 0.06
+    assert np.corrcoef(made[:, 5], made[:, 6])[0, 1] > 0.6
+    few = courses(ranks, m, np.random.default_rng(0))
+    assert sorted(few[:, 0]) == sorted(ranks[:, 0].tolist()), "where windows are enough, they are the courses"
+
+
+def test_an_update_with_little_keeps_intervals_and_courses():
+    table = panel(60)[["unique_id", "ds", "y"]]
+    made = fresh("direct", False).fit(table)
+    stretch, ranks = made.model.stretch.clone(), made.model.ranks.clone()
+    assert (stretch != 1).any()
+    made.update(table[table.unique_id == "s3"])
+    assert torch.equal(made.model.stretch, stretch)
+    assert len(made.model.ranks) >= len(ranks)
+
+
+def test_short_histories_are_judged_by_steps():
+    table = pd.concat([pd.DataFrame({"unique_id": f"s{k}", "ds": pd.date_range("2024-01-01", periods=9, freq="W"),
+                                     "y": np.arange(9.0) + k}) for k in range(6)])  # fmt: skip
+    made = fresh("direct", False, season_length=52).fit(table)
+    assert made.scores[0].metrics["MASE"] > 0
+    assert np.isfinite(made.evaluate(table)["LSTM"]["MASE"])
+
+
 def test_what_never_moves_has_no_say_in_paths_and_intervals():
     table = panel(30)[["unique_id", "ds", "y"]]
     flat = table.unique_id.isin([f"s{k}" for k in range(25)])
@@ -422,7 +457,7 @@ def test_what_never_moves_has_no_say_in_paths_and_intervals():
     both, few = fresh("direct", False).fit(table), table[~flat]
     assert len(both.model.ranks) == 5
     paths = both.paths(few, n=40).LSTM.to_numpy().reshape(5, 40, H)
-    assert len(np.unique(paths[0], axis=0)) == 5, "each window that moved has its say"
+    assert len(np.unique(paths[0], axis=0)) == 40, "no two are alike, though windows are five"
 
 
 def test_new_static_covariates_count_without_new_data():

@@ -43,10 +43,11 @@ class Backtest:
 
     @cached_property
     def scale(self) -> NDArray:
-        """What MASE divides by: the seasonal naive error over each row's own history, [B]."""
+        """What MASE divides by: the seasonal naive error over each row's own history, or the naive one, of a step, where it holds
+        no season and a step, [B]."""
         m = cast(int, self.config.season_length)
-        rows = zip(self.series, self.origin, strict=True)
-        return np.array([metrics.naive_error(self.panel.history(s, n), m) for s, n in rows])
+        past = [self.panel.history(s, n) for s, n in zip(self.series, self.origin, strict=True)]
+        return np.array([metrics.naive_error(y, m if len(y) > m else 1) for y in past])
 
     def score(self, forecast: NDArray) -> dict[str, float]:
         """MASE, sMAPE (percent), wQL (mean weighted quantile loss) and the coverage of each interval, of forecasts [B, H, Q]."""

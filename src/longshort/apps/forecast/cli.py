@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -20,6 +20,7 @@ from longshort.apps.forecast.data import read
 from longshort.apps.forecast.forecaster import checkpoints
 from longshort.apps.forecast.freq import DAY, parse
 from longshort.apps.forecast.recipe import NothingHeldOutError
+from longshort.apps.forecast.tables import Columns
 from longshort.artefact import prepare
 from longshort.cell import Cell
 from longshort.flags import HOW, MANY, SHOWN, VARIANT, Flag, begun, ended, flags, given, over, scored, writable
@@ -38,6 +39,26 @@ else:
     ConfigFlags, TrainingFlags = flags(Config()), flags(Training())
 
 
+@dataclass(frozen=True)
+class Named:
+    """How the columns of a table are called.
+
+    Args:
+        id_col: name of the column with the ids of the series.
+        time_col: name of the column with time stamps or whole numbers.
+        target_col: name of the column with the values.
+    """
+
+    id_col: str = "unique_id"
+    time_col: str = "ds"
+    target_col: str = "y"
+
+    @property
+    def columns(self) -> Columns:
+        """As the reader takes them."""
+        return Columns(self.id_col, self.time_col, self.target_col)
+
+
 def train(
     *,
     data: Path,
@@ -46,6 +67,7 @@ def train(
     resume: Flag = False,
     quiet: Flag = False,
     log: Path | None = None,
+    named: Annotated[Named, Parameter(name="*")] = Named(),
     shown: Annotated[Shown, SHOWN] = Shown(),  # noqa: B008
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
     cell: Annotated[Cell, VARIANT] = Cell(),  # noqa: B008
@@ -70,7 +92,7 @@ def train(
     states = checkpoints(state, n)
     talks = begun(states, resume, quiet)
     made = Forecaster(config=config, training=training, cell=cell)
-    made.fit(data, static=static_data, progress=talks, checkpoint=state, resume=resume, log=log, **more)
+    made.fit(data, static=static_data, progress=talks, checkpoint=state, resume=resume, log=log, **asdict(named), **more)
     ended(made, out, states, talks, *(checkpoints(log, n) if log else ()), shown.tensorboard)
 
 
@@ -85,6 +107,7 @@ def search(
     storage: Path | None = None,
     table: Path | None = None,
     quiet: Flag = False,
+    named: Annotated[Named, Parameter(name="*")] = Named(),
     config: Annotated[ConfigFlags, WHAT] = ConfigFlags(),  # noqa: B008
     cell: Annotated[Cell, VARIANT] = Cell(),  # noqa: B008
     training: Annotated[TrainingFlags, HOW] = TrainingFlags(),  # noqa: B008
@@ -117,13 +140,13 @@ def search(
     tries = read_space(space) if space else {k: v for k, v in SPACE.items() if k not in fixed}
     how = over(Training(), training)
     found = find(data, **fields, space=tries, trials=trials, seconds=seconds, storage=storage, training=how, cell=cell,
-                 static_data=static_data, progress=not quiet)  # fmt: skip
+                 static_data=static_data, columns=named.columns, progress=not quiet)  # fmt: skip
     if table is not None:
         _write(table, iter([found.trials]))
     if not quiet:
         print(f"best of {len(found.trials)} trials, MASE {found.score:.4g}: {' '.join(found.flags)}")
     made = Forecaster(config=found.config, training=found.training, cell=cell)
-    made.fit(data, static=static_data, progress=not quiet).save(out)
+    made.fit(data, static=static_data, **asdict(named), progress=not quiet).save(out)
     if not quiet:
         scored(made)
         print(f"wrote {out}" + (f" and {table}" if table else ""))
@@ -138,6 +161,7 @@ def crossval(
     step: int = 1,
     refit: Flag = False,
     quiet: Flag = False,
+    named: Annotated[Named, Parameter(name="*")] = Named(),
     config: Annotated[Config, WHAT] = Config(),  # noqa: B008
     cell: Annotated[Cell, VARIANT] = Cell(),  # noqa: B008
     training: Annotated[Training, HOW] = Training(),  # noqa: B008
@@ -157,7 +181,7 @@ def crossval(
     _positive(windows=windows, step=step)
     path = None if out is None else prepare(out, data, static_data)
     made = Forecaster(config=config, training=training, cell=cell)
-    panel = read(data, config.freq, names=config.names, static=static_data)
+    panel = read(data, config.freq, named.columns, config.names, static=static_data)
     backtest = made.cross(panel, windows, step, refit=refit, progress=not quiet)
     if path is not None:
         _write(path, iter([backtest.frame()]))

@@ -136,7 +136,7 @@ class Forecaster:
         model, recipe, how = self._fitted, self._recipe, training or self.further
         panel = self._panel(df, None, static)
         tasks = [ForecastTask(self.config, panel, self.cell, recipe, m.state_dict()) for m in model.members]
-        self._train(tasks, how, progress=progress)
+        self._train(tasks, how, progress=progress, before=model)
         self.sources = (df, static)
         return self
 
@@ -149,8 +149,9 @@ class Forecaster:
     def _train(
         self, tasks: Sequence[ForecastTask], training: Training, *, progress: bool = False,
         checkpoint: Path | str | None = None, resume: bool = False, log: Path | str | None = None,
-        watch: Watch | None = None, preview: Path | str | None = None,
+        watch: Watch | None = None, preview: Path | str | None = None, before: Ensemble | None = None,
     ) -> None:  # fmt: skip
+        """before: what was fitted, whose intervals and courses stay where the new data hold out too little to tell."""
         n, watch, preview = len(tasks), watch or Watch(every=0), None if preview is None else artefact.prepare(preview)
         board = watch.tensorboard
         held = [p for p in checkpoints(checkpoint, n) if p.exists()] if checkpoint and not resume and n > 1 else []
@@ -170,11 +171,15 @@ class Forecaster:
         scores = results[0].scores if n == 1 else task.score(model, "valid")
         made, truth, alike = task.held_out(model)
         if task.config.calibrate:
-            model.stretch.copy_(torch.from_numpy(conformal.stretch(made[alike], truth[alike], levels, task.apart(alike))))
+            few = np.isfinite(truth[alike]).sum() < conformal.LEAST
+            factors = torch.from_numpy(conformal.stretch(made[alike], truth[alike], levels, task.apart(alike)))
+            model.stretch.copy_(before.stretch if before is not None and few else factors)
             made = model.calibrated([torch.from_numpy(made)]).numpy()
         whole = alike & np.isfinite(truth).all(1)  # those that never moved share one rank, which tells nothing of others
         some = whole if whole.any() else np.ones(len(truth), bool)
         model.ranks = torch.from_numpy(conformal.ranks(made[some], truth[some], levels))
+        if before is not None and len(model.ranks) < len(before.ranks):
+            model.ranks = torch.cat([model.ranks, before.ranks])[: conformal.MOST_RANKS]
         self.config, self.panel, self.model, self.recipe = task.config, task.panel, model, task.recipe
         self.columns = task.panel.columns
         self.scores = (Score("valid", date.today().isoformat(), scores),) if scores else ()

@@ -107,4 +107,6 @@ def _without(recipe: Recipe, network: torch.nn.Module, panel: Panel, s: int, pas
 
 def _stamp(v: Any) -> str:
     said = str(v)
-    return said[:10] if "T" in said and said[10:].strip("T0:.") == "" else said.replace("T", " ").split(".")[0][:16]
+    if "T" in said and said[10:].strip("T0:.") == "":
+        return said[:10]
+    return said.replace("T", " ").removesuffix(".000000").removesuffix(":00")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from longshort.cell import Cell
 MODELS = {"direct": Direct, "deepar": DeepAR, "esrnn": ESRNN}
 CHUNK = 512  # windows that are forecast at once
 FEW = 4  # windows that are forecast on one thread
+SLOW = 0.9  # correlation of errors of one step and the next, where windows are too few to tell
 
 
 class NothingHeldOutError(RuntimeError):
@@ -177,8 +179,8 @@ class Recipe:
         """n sample paths of the steps after each origin, in the units of the data, float64, [B, n, H].
 
         deepar draws them; then they are moved as averaging and calibration move the quantiles around them. The others draw each
-        path's ranks, all steps together, from the held-out windows, and read the values at these ranks off the quantiles (Clark
-        et al. 2004, The Schaake shuffle): so steps go together as they did there.
+        path's ranks, all steps together, from the held-out windows, and read the values at these ranks off the quantiles
+        (`courses`): so steps go together as they did there.
 
         Raises:
             NothingHeldOutError: nothing was held out, so that it is not known how steps go together.
@@ -194,9 +196,7 @@ class Recipe:
                         "sample paths of this model need held-out windows, and fit had none: holdout was 0, or the series are "
                         "too short. Fit with more data, or with model='deepar', which draws its paths."
                     )
-                m, rng = len(model.ranks), np.random.default_rng([seed, 0])  # of all series the same, each as often as another
-                rows = np.concatenate([rng.permutation(m) for _ in range(-(-n // m))])[:n]
-                ranks = model.ranks.numpy()[rows]
+                ranks = courses(model.ranks, n, np.random.default_rng([seed, 0]))  # of all series the same
                 drawn = conformal.values_at(run(model, inputs), np.array(self.config.quantiles), ranks)
             made.append(self.values(window, drawn))
         return np.concatenate(made)
@@ -249,6 +249,32 @@ class Recipe:
         rows, ahead = np.repeat(S, n * H), np.tile(np.arange(H), n * len(S))
         stamps, number = panel.stamps(rows, panel.lengths[rows] + ahead), np.tile(np.repeat(np.arange(n), H), len(S))
         return panel.frame(rows, {panel.columns.ds: stamps, "sample": number.astype(np.uint32), "LSTM": made.reshape(-1)})
+
+
+def courses(ranks: Tensor, n: int, rng: np.random.Generator) -> NDArray:
+    """Levels of n sample paths, [n, H], in (0, 1): those of held-out windows, each as often as another.
+
+    Where paths are more than windows, no two are alike: as normal scores they are mixed with noise, the more the fewer windows
+    there are, whose steps go together as those of a slow random walk. A single window does not tell how steps go together;
+    then it is noise alone.
+
+    Args:
+        ranks: of the windows, see `conformal.ranks`, [m, H], m > 0.
+        n: paths.
+        rng: draws.
+
+    Source: Clark et al. 2004, The Schaake shuffle; smoothed as a density is, Silverman 1986, section 6.4.
+    """
+    m, H = ranks.shape
+    rows = np.concatenate([rng.permutation(m) for _ in range(-(-n // m))])[:n]
+    if n <= m:
+        return ranks.numpy()[rows]
+    share, noise = m ** (-2 / 5), rng.standard_normal((n, H))  # share of the variance
+    for t in range(1, H):
+        noise[:, t] = SLOW * noise[:, t - 1] + np.sqrt(1 - SLOW**2) * noise[:, t]
+    known = torch.special.ndtri(ranks.double())[torch.from_numpy(rows)]
+    mixed = math.sqrt(1 - share) * known + math.sqrt(share) * torch.from_numpy(noise)
+    return torch.special.ndtr(mixed).clamp(1e-4, 1 - 1e-4).numpy()
 
 
 def run(model: nn.Module, inputs: Inputs) -> NDArray:
@@ -312,7 +338,7 @@ class Ensemble(nn.Module):
             after = self.calibrated(before).double().numpy()
             made = [torch.from_numpy(conformal.carry(v.numpy(), b.double().numpy(), after))
                     for v, b in zip(made, before, strict=True)]  # fmt: skip
-        return torch.cat(made, 1)[:, :n]
+        return torch.stack(made, 2).flatten(1, 2)[:, :n]  # in turns
 
     def calibrated(self, each: Sequence[Tensor]) -> Tensor:
         """The mean of the members' quantiles, stretched, ascending."""

@@ -153,7 +153,9 @@ def search(
                 trial.set_user_attr("diverged", True)
                 raise
             if scores.get("MASE") is None:
-                raise ValueError("search needs a MASE to judge by, and there is none: every series is constant.")
+                raise ValueError(
+                    "search needs a MASE to judge by, and there is none: every series is constant, or all are short."
+                )
             return cast(float, scores["MASE"])
 
         def said(study: Any, trial: Any) -> None:

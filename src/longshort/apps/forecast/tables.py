@@ -179,7 +179,8 @@ def complete(frame: nw.DataFrame[Any], wanted: list[str], covariates: Sequence[s
     if missing := [c for c in wanted if c not in there]:
         raise ValueError(
             f"{what} must have columns {', '.join(wanted)}; missing: {', '.join(missing)}, found: {', '.join(map(str, there))}. "
-            "Rename yours, or name them with id_col=, time_col=, target_col=. A single series also needs an id column."
+            "Rename yours, or name them in training: id_col=, time_col=, target_col= (--id-col, --time-col, --target-col). A "
+            "single series also needs an id column."
         )
     if missing := [c for c in covariates if c not in there]:
         raise ValueError(
