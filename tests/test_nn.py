@@ -554,6 +554,19 @@ def test_explain_tells_of_the_engine_that_was_asked_for():
         LSTM(4, 6, engine="vendor", cell=Cell(peephole=True)).explain(x)
 
 
+def test_explain_takes_what_a_call_takes():
+    x, vendor = torch.randn(7, 3, 4), LSTM(4, 6, engine="vendor")
+    for how in ({"resets": torch.zeros(7, 3, dtype=torch.bool)}, {"tape": True}):
+        with pytest.raises(ValueError, match="engine 'vendor' was asked for but refuses"):
+            vendor.explain(x, **how)
+        assert "cpu: chosen" in LSTM(4, 6).explain(x, **how)
+    assert "cpu: chosen" in LSTM(4, 6, batch_first=True).explain(x.transpose(0, 1), resets=torch.zeros(3, 7, dtype=torch.bool))
+    packed = pack_padded_sequence(x, torch.tensor([7, 4, 2]))
+    for lstm in (LSTM(4, 6), LSTM(4, 6, dilation=2), LSTM(4, 6, engine="reference")):
+        assert ": chosen" in lstm.explain(packed)
+    assert "cpu: chosen" in LSTM(4, 6, dilation=2).explain(x, lengths=[7, 4, 2], resets=torch.zeros(7, 3, dtype=torch.bool))
+
+
 def test_an_exported_model_has_gradients_even_if_none_were_wanted():
     """In a process of its own: what is read where nothing was kept ends it."""
     program = """

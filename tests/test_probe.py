@@ -305,6 +305,24 @@ def test_gradient_through_a_constant_gate_is_its_power():
         assert not t.dh.any()
 
 
+def test_a_call_without_a_state_is_another_sequence():
+    m, batches = LSTM(3, 5, dtype=D), torch.randn(2, 12, 2, 3, dtype=D)
+    with probe.record(m) as alone:
+        probe.at_step(m(batches[1])[0]).backward()
+    with probe.record(m) as both:
+        for x in batches:
+            probe.at_step(m(x)[0]).backward()
+    assert both["l0"].runs.tolist() == [0] * 12 + [1] * 12
+    torch.testing.assert_close(probe.horizon(both["l0"]), probe.horizon(alone["l0"]))
+    torch.testing.assert_close(probe.by_lag(both["l0"])[:12], probe.by_lag(alone["l0"]))
+    assert probe.by_lag(both["l0"])[12:].isnan().all()
+    with probe.record(m) as parts:
+        _, state = m(batches[0])
+        probe.at_step(m(batches[1], state)[0]).backward()
+    assert parts["l0"].runs.tolist() == [0] * 24
+    assert not probe.by_lag(parts["l0"])[12:].isnan().any()
+
+
 def test_lags_are_counted_from_the_loss_in_the_layers_own_order():
     m = made(num_layers=1, dilation=1)
     x, lengths = torch.randn(8, 3, 3, dtype=D), torch.tensor([8, 5, 0])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from longshort import engine as engines
 from longshort.cell import Cell, State
@@ -35,6 +35,7 @@ class Seen(NamedTuple):
     flow: filled in by backward; None if it was not asked for.
     place: takes one of their tensors.
     lengths: steps per sequence, int64, [B], in the order of the input; None means T.
+    fresh: whether no state was handed in: what ran before is another sequence.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Seen(NamedTuple):
     flow: Flow | None
     place: Callable[[Tensor], Tensor]
     lengths: Tensor | None
+    fresh: bool
 
 
 class Observer(Protocol):
@@ -208,17 +210,28 @@ class LSTM(nn.Module):
                     "tape": "keep"}  # fmt: skip
         return ", ".join(said + [f"{k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v])
 
-    def explain(self, input: Tensor) -> str:
-        """Which engine each layer would take for this input, and why not the others: one line per engine.
+    def explain(
+        self, input: Tensor | PackedSequence, *, lengths: Tensor | Sequence[int] | None = None, resets: Tensor | None = None,
+        tape: bool = False,
+    ) -> str:  # fmt: skip
+        """Which engine each layer would take for this input, and why not the others: one line per engine. Arguments as of a call.
 
         Raises:
             ValueError: the engine that was asked for refuses.
         """
-        x = input.transpose(0, 1) if self.batch_first and input.dim() == 3 else input
-        x = self._autocast(x if x.dim() == 3 else x[:, None])
-        dilation = max(self.dilation)
-        call = Call(x) if dilation == 1 else Call(*Dilation(dilation, *x.shape[:2]).fold_all(x, None, None)[:2])
-        return engines.explain(self.cell, call, self.engine)
+        if isinstance(input, PackedSequence):
+            call = Call(self._autocast(input.data), sizes=input.batch_sizes)
+            if max(self.dilation) == 1 and not tape and engines.takes_packed(self.cell, call, self.engine):
+                return engines.explain(self.cell, call, self.engine)
+            x, lengths = pad_packed_sequence(input)
+        else:
+            x = input.transpose(0, 1) if self.batch_first and input.dim() == 3 else input
+            x = x if x.dim() == 3 else x[:, None]
+            resets = resets.transpose(0, 1) if resets is not None and self.batch_first else resets
+        x, d = self._autocast(x), max(self.dilation)
+        parts = (x, _lengths(lengths, x), resets)
+        parts = parts if d == 1 else Dilation(d, *x.shape[:2]).fold_all(*parts)
+        return engines.explain(self.cell, Call(*parts, tape=tape), self.engine)
 
     def stream(self, batch: int = 1, weights: str = "same") -> Stream:
         """Run one step at a time: `s = lstm.stream(batch); y = s.step(x)`. See `Stream`."""
@@ -398,6 +411,7 @@ class LSTM(nn.Module):
             masks = masks._replace(drop_h=masks.drop_h[:B].repeat(d, 1))  # one mask per sequence, whatever its phase
         flow = Flow() if self.observer is not None and self.observer.flow and torch.is_grad_enabled() else None
         call = Call(x, lengths_d, resets, masks, reverse, tape or self.observer is not None, sizes, flow)
+        fresh = state is None
         y, state, record = engines.run(self.cell, params, call, state, self.engine, self.tape)
         if self.observer is not None and record is not None:
 
@@ -408,7 +422,7 @@ class LSTM(nn.Module):
 
             ends = lengths if sizes is None else (torch.arange(B, device=sizes.device) < sizes[:, None]).sum(0)
             ends = ends if back is None or ends is None else ends.index_select(0, back)
-            self.observer.see(Seen(suffix[1:], d, y.detach(), record, flow, place, ends))
+            self.observer.see(Seen(suffix[1:], d, y.detach(), record, flow, place, ends, fresh))
         record = record if tape else None
         if d == 1:
             return y, State(state.h.unsqueeze(0), state.c.unsqueeze(0)), record

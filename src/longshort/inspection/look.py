@@ -257,6 +257,8 @@ def _strongest(s: Subject, changed: NDArray, n: int = 3) -> list[str]:
     """The steps of the input without which an answer changes most."""
     made: list[str] = []
     for t in np.argsort(-changed, kind="stable"):
+        if not changed[t] > 0:  # what comes after the answer, for one
+            break
         at = s.at[t]
         said = s.labels[round(float(at))] if s.labels else f"{at:.1f} s" if s.unit == "seconds" else f"step {at:g}"
         if said not in made:

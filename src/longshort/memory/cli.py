@@ -81,7 +81,9 @@ def memory(
     console.print(table(result))
     folder = results if results is not None and whole else out
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "-".join(["memory", result["date"][:10], *([result["commit"]] if result["commit"] else [])])
+    file = folder / "-".join(
+        ["memory", result["date"][:10], *([result["commit"]] if result["commit"] else []), *([] if whole else ["partial"])]
+    )
     file = file.with_suffix(".json")
     file.write_text(json.dumps(result, indent=1) + "\n")
     wrote = [str(file)]

@@ -91,21 +91,24 @@ def by_lag(trace: Trace, of: Literal["dh", "dc"] = "dc") -> Tensor:
     'Last' and 'before' are in the order of processing: a reverse layer's last step is the first one of the input.
 
     Returns:
-        |dLoss/dc_t| or |dLoss/dh_t|, [T, B] float32; NaN before the beginning of a sequence, or where no gradient came at all.
+        |dLoss/dc_t| or |dLoss/dh_t|, [T, B] float32; NaN before the beginning of a sequence, which is where a
+        call without a state from before began, or where no gradient came at all.
 
     Raises:
         ValueError: there was no backward pass, or the recording has gaps (steps=...).
     """
-    norm, mask, steps = getattr(trace, of), trace.mask, trace.steps
+    norm, mask, steps, runs = getattr(trace, of), trace.mask, trace.steps, trace.runs
     if len(steps) > 1 and not bool((steps.diff() == 1).all()):
         raise ValueError(f"{trace.name}: lags need steps that follow each other, and steps={trace.wish.steps} left some out.")
     if trace.reverse:
-        norm, mask = norm.flip(0), mask.flip(0)
+        norm, mask, runs = norm.flip(0), mask.flip(0), runs.flip(0)
     T = len(norm)
     t = torch.arange(T)[:, None]
     end = torch.where(mask & (norm != 0), t, -1).amax(0) if T else norm.new_zeros(norm.shape[1]).long() - 1
     at = end - t  # [T, B]
     there = (at >= 0) & mask.gather(0, at.clamp(min=0))
+    if T:
+        there &= runs[at.clamp(min=0)] == runs[end.clamp(min=0)]
     return torch.where(there, norm.gather(0, at.clamp(min=0)), torch.nan)
 
 

@@ -161,7 +161,7 @@ class _Part:
     def __init__(self, seen: Seen, wish: Wish, first: int) -> None:
         place, cell, cells = seen.place, seen.tape.cell, seen.place(seen.tape.cells)
         T, B = cells.shape[:2]
-        self.ran = T
+        self.ran, self.fresh = T, seen.fresh
         self.flow, self.place, self.rows = seen.flow, place, wish.rows(first, T)
         rows = torch.arange(T) if self.rows is None else self.rows
         self.steps = rows + first
@@ -296,6 +296,12 @@ class Trace:
     def steps(self) -> Tensor:
         """Which step of the recording each row is, from 0, int64, [T]."""
         return self._cat("steps", lambda part: part.steps)
+
+    @property
+    def runs(self) -> Tensor:
+        """Which sequence each row belongs to, from 0, int64, [T]: a call without a state from before begins another one."""
+        number = torch.tensor([k > 0 and part.fresh for k, part in enumerate(self._parts)]).cumsum(0)
+        return number.repeat_interleave(torch.tensor([len(part) for part in self._parts]))
 
     @property
     def flows(self) -> bool:
