@@ -54,7 +54,7 @@ const Isa& isa() {
       if (!std::strcmp(have[i]->name, cap)) return *have[i];
       names += std::string(i ? ", " : "") + have[i]->name;
     }
-    throw std::runtime_error("LONGSHORT_CPU must name an instruction set of this machine: " + names + "; got '" + cap + "'.");
+    throw std::invalid_argument("LONGSHORT_CPU must name an instruction set of this machine: " + names + "; got '" + cap + "'.");
   }();
   return chosen;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -71,6 +72,23 @@ LS_INLINE Int<C> integers() {
   memcpy(&r, table.v, LS_BYTES);
   return r;
 }
+
+// Entries of a and then b, in a constant order: entry i is entry F(i) of both.
+#if defined(__clang__)
+template <class C, auto F, size_t... I>
+LS_INLINE Vec<C> arranged(Vec<C> a, Vec<C> b, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, b, F(int(I))...);
+}
+template <class C, auto F>
+LS_INLINE Vec<C> arrange(Vec<C> a, Vec<C> b) {
+  return arranged<C, F>(a, b, std::make_index_sequence<V<C>>());
+}
+#else
+template <class C, auto F>
+LS_INLINE Vec<C> arrange(Vec<C> a, Vec<C> b) {
+  return __builtin_shuffle(a, b, integers<C, F>());
+}
+#endif
 
 template <class C>
 LS_INLINE Vec<C> set(C v) {
@@ -193,7 +211,7 @@ LS_INLINE Int<C> load_mask(const uint8_t* p, int n) {  // bools to all ones or a
 template <class C, int W = V<C> / 2>
 LS_INLINE C sum(Vec<C> v) {  // by halves, in a fixed order
   if constexpr (W == 0) return v[0];
-  else return sum<C, W / 2>(v + __builtin_shuffle(v, integers<C, [](int i) { return i ^ W; }>()));
+  else return sum<C, W / 2>(v + arrange<C, [](int i) { return i ^ W; }>(v, v));
 }
 template <class C>
 LS_INLINE Vec<C> tail(Vec<C> v, int n) {  // zero from lane n on
@@ -204,14 +222,12 @@ LS_INLINE Vec<C> tail(Vec<C> v, int n) {  // zero from lane n on
 template <class C>
 LS_INLINE void transpose(Vec<C>* r) {
   constexpr int n = V<C>;
-  const auto low = integers<C, [](int i) { return i / 2 + i % 2 * n; }>();
-  const auto high = integers<C, [](int i) { return n / 2 + i / 2 + i % 2 * n; }>();
   for (int round = 1; round < n; round *= 2) {
     Vec<C> s[n];
 #pragma GCC unroll 16
     for (int i = 0; i < n / 2; i++) {
-      s[2 * i] = __builtin_shuffle(r[i], r[i + n / 2], low);
-      s[2 * i + 1] = __builtin_shuffle(r[i], r[i + n / 2], high);
+      s[2 * i] = arrange<C, [](int k) { return k / 2 + k % 2 * n; }>(r[i], r[i + n / 2]);
+      s[2 * i + 1] = arrange<C, [](int k) { return n / 2 + k / 2 + k % 2 * n; }>(r[i], r[i + n / 2]);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < n; i++) r[i] = s[i];
