@@ -209,6 +209,7 @@ WRONG = {
     ("train", "forecast", "--data", "DATA", "--out", "DATA/m"): "cannot make the folder of DATA/m: ",
     ("eval", "MODEL"): "--data requires an argument",
     ("eval", "--data", "DATA"): "MODEL comes first: longshort eval MODEL --data DATA ...",
+    ("predict",): "MODEL is missing: longshort predict MODEL ... (--help says more)",
     (
         "eval",
         "nowhere.safetensors",

@@ -93,7 +93,9 @@ WRONG, FAILED = (CycloptsError, ValueError, OSError), (FloatingPointError, Impor
 
 def _verb(verb: str) -> Callable[..., Any]:
     def of_model(*tokens: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]) -> Any:
-        if not tokens or tokens[0] in ("-h", "--help"):
+        if not tokens:
+            raise ValueError(f"MODEL is missing: longshort {verb} MODEL ... (--help says more)")
+        if tokens[0] in ("-h", "--help"):
             return app[verb].help_print(())
         if tokens[0].startswith("-"):
             raise ValueError(f"MODEL comes first: longshort {verb} MODEL {' '.join(tokens[:2])} ...")
