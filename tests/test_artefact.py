@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,15 @@ def test_a_tampered_header_is_told(tmp_path: Path, name: str) -> None:
     change, message = CHANGES[name]
     with pytest.raises(ArtefactError, match=message):
         load(forge(tmp_path / "m", change))
+
+
+@pytest.mark.parametrize(("app", "field"), [
+    ("forecast", "ensemble"), ("speech", "layers"), ("translate", "encoder_layers"), ("translate", "decoder_layers"),
+])  # fmt: skip
+def test_no_header_asks_for_a_building_without_end(app: str, field: str) -> None:
+    config = import_module(f"longshort.apps.{app}").Config
+    with pytest.raises(ValueError, match=f"{field} must be at most 1000, got 1000000000."):
+        config(**{field: 10**9}, **({"horizon": 3} if app == "forecast" else {}))
 
 
 class Bomb:

@@ -7,6 +7,7 @@ import math
 from typing import Any, TypeVar, cast, get_args
 
 C = TypeVar("C")
+MANY = 1000  # layers, or networks
 
 
 def whole(settings: Any, **least: int) -> None:
@@ -21,6 +22,17 @@ def whole(settings: Any, **least: int) -> None:
             raise TypeError(f"{name} must be a whole number, got {v!r}.")
         if v < low:
             raise ValueError(f"{name} must be at least {low}, got {v}.")
+
+
+def layers(settings: Any, *names: str) -> None:
+    """Fields that say how many layers or networks there are: so few that a file cannot ask for a building without end.
+
+    Raises:
+        ValueError: one is more than `MANY`.
+    """
+    for name in names:
+        if (v := getattr(settings, name)) > MANY:
+            raise ValueError(f"{name} must be at most {MANY}, got {v}.")
 
 
 def count(name: str, v: Any) -> None:

@@ -97,6 +97,7 @@ class Config:
 
     def __post_init__(self) -> None:
         checks.whole(self, horizon=1, hidden=1, batch=1, samples=20, ensemble=1, holdout=0)
+        checks.layers(self, "ensemble")
         maybe = {"season_length": 1, "context": LEAST_PAST, "history": 1, "inputs": 1}
         checks.whole(self, **{name: least for name, least in maybe.items() if getattr(self, name) is not None})
         for name in ("levels", "dilations"):

@@ -110,6 +110,7 @@ class Config:
     def __post_init__(self) -> None:
         checks.whole(self, rate=4000, bins=8, pieces=2, channels=1, hidden=1, layers=1, predict=1, joint=1, freq_masks=0,
                      freq_width=0, ngram=0, curriculum=0)  # fmt: skip
+        checks.layers(self, "layers")
         if self.rate % 100:
             raise ValueError(f"rate must be a multiple of 100, so that a frame lasts 10 ms, got {self.rate}. Sound of any rate "
                              "is resampled to it: take 8000, 16000 or 24000.")  # fmt: skip

@@ -62,6 +62,7 @@ class LanguageConfig:
 
     def __post_init__(self) -> None:
         checks.whole(self, hidden=1, layers=1, tokens=2)
+        checks.layers(self, "layers")
         checks.true_or_false(self, "tied", "fold")
         checks.rate(self, "dropout", "weight_drop")
 

@@ -95,6 +95,7 @@ class Config:
     def __post_init__(self) -> None:
         checks.whole(self, pieces=6, embed=1, hidden=1, decode=1, encoder_layers=1, decoder_layers=1, heads=1, tokens=2,
                      longest=1, shortlist=0)  # fmt: skip
+        checks.layers(self, "encoder_layers", "decoder_layers")
         checks.one_of(self, units=Kind, attention=Attend, tied=Tied, metric=Metric)
         checks.rate(self, "sampling", "unknown", "dropout_embed", "dropout_word", "dropout", "dropout_output", "weight_drop",
                     "smoothing")  # fmt: skip
