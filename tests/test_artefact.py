@@ -223,6 +223,19 @@ def test_no_header_asks_for_a_building_without_end(app: str, field: str) -> None
         config(**{field: 10**9}, **({"horizon": 3} if app == "forecast" else {}))
 
 
+def test_a_damaged_weight_is_told(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.safetensors", model())
+    whole = path.read_bytes()
+    for at in (1, 2, len(whole) // 4):  # from the end, which is where tensors lie
+        if at < len(whole) - 8 - int.from_bytes(whole[:8], "little"):
+            path.write_bytes(whole[:-at] + bytes([whole[-at] ^ 1]) + whole[len(whole) - at + 1 :])
+            with pytest.raises(ArtefactError, match="its weights are damaged"):
+                load(path)
+    path.write_bytes(whole)
+    load(path)
+    load(forge(tmp_path / "old", lambda s, t: s.pop("checksum")))
+
+
 class Bomb:
     def __reduce__(self) -> tuple:
         return os.mkdir, (str(Path(os.environ["BOMB"])),)

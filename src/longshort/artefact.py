@@ -22,6 +22,7 @@ import os
 import platform
 import types
 import typing
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -138,7 +139,8 @@ def save(path: Path | str, artefact: Artefact) -> Path:
         raise ValueError(f"app must be one of {', '.join(APPS)}, got {artefact.app!r}.")
     scores = [asdict(s) | {"metrics": {k: _finite(v) for k, v in s.metrics.items()}} for s in artefact.scores]
     header = {"format": FORMAT, "app": artefact.app, "config": asdict(artefact.config), "cell": asdict(artefact.cell),
-              "scores": scores, "made_by": dict(artefact.made_by), "extra": dict(artefact.extra)}  # fmt: skip
+              "scores": scores, "made_by": dict(artefact.made_by), "extra": dict(artefact.extra),
+              "checksum": checksum(artefact.tensors)}  # fmt: skip
     return write(path, artefact.tensors, header)
 
 
@@ -163,7 +165,7 @@ def load(path: Path | str, app: str | None = None) -> Any:
 
 
 def read(path: Path | str) -> Artefact:
-    """Read and verify a model: the header field by field, then every tensor's name, shape and dtype.
+    """Read and verify a model: the header field by field, then every tensor's name, shape and dtype, then their checksum.
 
     Args:
         path: a file that `save` wrote.
@@ -198,7 +200,19 @@ def read(path: Path | str) -> Artefact:
         if wrong:
             raise ArtefactError(path, wrong)
         tensors = {name: file.get_tensor(name).clone() for name in expected}  # a copy: the file is mapped and may change
+        if header.get("checksum", found := checksum(tensors)) != found:  # files of before have none
+            raise ArtefactError(path, ["its weights are damaged: their checksum is not that of when they were saved. Get the "
+                                       "file again from where it came."])  # fmt: skip
     return Artefact(header["app"], config, cell, tensors, scores, header["made_by"], header["extra"])
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 of names and values: finds damage, not malice."""
+    total = 0
+    for name in sorted(tensors):
+        data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        total = zlib.crc32(data, zlib.crc32(name.encode(), total))
+    return total
 
 
 def application(app: str) -> type[Application]:
