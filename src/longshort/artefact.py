@@ -210,7 +210,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> int:
     """CRC-32 of names and values: finds damage, not malice."""
     total = 0
     for name in sorted(tensors):
-        data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        data = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         total = zlib.crc32(data, zlib.crc32(name.encode(), total))
     return total
 
