@@ -48,8 +48,13 @@ LS_INLINE Vec<typename N::C> fma(Vec<typename N::C> b, typename N::U a, Vec<type
   else
 #endif
 #if defined(__AVX512BF16__)
-  if constexpr (KP<N> == 2) return (Vec<float>)_mm512_dpbf16_ps((__m512)acc, (__m512bh)b, (__m512bh)_mm512_set1_epi32(int(a)));
-  else
+  if constexpr (KP<N> == 2) {
+    __m512i both = _mm512_set1_epi32(int(a));
+#if defined(__clang__)
+    asm("" : "+v"(both));  // clang 16 never ends where it sees that these are one pair of bfloat16 in all places
+#endif
+    return (Vec<float>)_mm512_dpbf16_ps((__m512)acc, (__m512bh)b, (__m512bh)both);
+  } else
 #endif
     return acc + b * a;
 }
