@@ -326,7 +326,7 @@ def translate_markdown(folder: Path) -> str:
     """For the README: of each direction the newest run, and the newest full runs on Tatoeba and against JoeyNMT."""
     newest = {case["name"]: r for r in runs(folder, "translate") for case in r["cases"]}
     joey, tatoeba, lines = latest(folder, "joey"), latest(folder, "tatoeba"), list[str]()
-    alone = latest(folder, "alone", partial=True)  # a run of one seed while nothing else ran, put there under this name
+    alone = latest(folder, "alone", partial=True)  # a run of one seed on all cores, put there under this name
     for result in {id(r): r for r in newest.values()}.values():
         lines += _directions(result | {"cases": [c for c in result["cases"] if newest[c["name"]] is result]})
     if newest:

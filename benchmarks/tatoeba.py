@@ -19,7 +19,7 @@ from cyclopts import App
 from benchmarks import table, translate
 from benchmarks.forecasting import begin, console, write
 from benchmarks.machine import ROOT, trained
-from benchmarks.translate import Case, at, speed, there
+from benchmarks.translate import Case, at, judged, speed, there
 from longshort.apps.translate import Translator, data
 from longshort.apps.translate.data import Pair
 
@@ -67,14 +67,13 @@ def main(*, holdout: bool = False, jobs: int = 1, models: Path | None = None, ou
         translate.fit_all(CASES, 1, home, jobs, CONFIG, TRAINING, pairs)
         rows = []
         for case in CASES:
-            model, judged = Translator.load(at(home, case, 0)), pairs(case, part)
+            model, truth = Translator.load(at(home, case, 0)), pairs(case, part)
             row = {"name": case.name, "part": part, "pairs": {k: len(pairs(case, k)) for k in ("train", *SIZES)},
                    "config": asdict(CONFIG), "training": trained(TRAINING)}  # fmt: skip
             row |= json.loads(at(home, case, 0, "json").read_text())
             for way, how in (("greedy", {"beam": 1}), ("beam 5", {})):
-                evaluation = model.evaluate(judged, **how)
-                row[way] = {k: s._asdict() for k, s in evaluation.scores.items()} | {"perplexity": evaluation.perplexity}
-            rows.append(row | {"speed": speed(model, [p.source for p in judged])})
+                row[way] = judged(model, truth, **how)
+            rows.append(row | {"speed": speed(model, [p.source for p in truth])})
     made = papers | {"cases": rows}
     console.print(table.console_table("Scores", table.TATOEBA_HEAD, table.tatoeba_rows(made)))
     console.print(table.console_table("What it costs", table.COST_HEAD, table.cost_rows(made)))

@@ -121,12 +121,17 @@ def fit_all(
             console.print(f"{case.name}, seed {seed}: {took['fit seconds']:.0f} s; val: {said}")
 
 
+def judged(model: Translator, truth: list[Pair], language: str | None = None, **how: Any) -> dict[str, Any]:
+    """All scores of a model on some pairs, and its perplexity; the language asks for the score of papers on Multi30k, too."""
+    evaluation = model.evaluate(truth, language, **how)
+    return {k: s._asdict() for k, s in evaluation.scores.items()} | {"perplexity": evaluation.perplexity}
+
+
 def scored(model: Translator, case: Case, parts: tuple[str, ...], **how: Any) -> dict[str, Any]:
     """A model judged on some parts of the data."""
     made = {}
     for part in parts:
-        evaluation = model.evaluate(pairs(case, part), case.target, **how)
-        made[part] = {k: s._asdict() for k, s in evaluation.scores.items()} | {"perplexity": evaluation.perplexity}
+        made[part] = judged(model, pairs(case, part), case.target, **how)
     return made
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 from longshort.apps.speech import transcript
 from longshort.apps.speech.transcript import (
@@ -119,7 +120,7 @@ def test_what_has_no_spaces_is_cut_between_characters(letters: str) -> None:
         assert all(a[0] < a[1] <= b[0] for a, b in pairwise(pieces))
         whole = [line for *_, said in pieces for line in said.split("\n")]
         for line in whole:
-            assert transcript._columns(line) <= LINE
+            assert cell_len(line) <= LINE
         for line in whole[1:-1]:
             assert not unicodedata.category(line[0]).startswith(("M", "Pe", "Pf", "Po")), "what follows a character stays with it"
             assert line[0] not in "ー" + transcript.HOLDS

@@ -223,7 +223,6 @@ def test_alignments_join_what_means_the_same(learned):
         all_ += len(said)
         found += sum((w, noun[w]) in pairs for w in said)
     assert all_ > 150
-    print(found, all_)
     assert found / all_ > 0.8
 
 
@@ -231,7 +230,6 @@ def test_confidence_is_higher_where_the_sentence_makes_sense(learned):
     rng = np.random.default_rng(0)
     mixed = [" ".join(rng.permutation(text.rstrip(".?").split())) + text[-1] for text in TEXTS[:100]]
     good, bad = (np.array([t.confidence for t in all_of(learned, texts)]) for texts in (TEXTS[:100], mixed))
-    print(np.mean(good > bad))
     assert np.mean(good > bad) > 0.8
 
 

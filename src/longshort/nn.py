@@ -220,8 +220,7 @@ class LSTM(nn.Module):
             ValueError: the engine that was asked for refuses.
         """
         if isinstance(input, PackedSequence):
-            call = Call(self._autocast(input.data), sizes=input.batch_sizes)
-            if max(self.dilation) == 1 and not tape and engines.takes_packed(self.cell, call, self.engine):
+            if self._whole(call := Call(self._autocast(input.data), sizes=input.batch_sizes), tape):
                 return engines.explain(self.cell, call, self.engine)
             x, lengths = pad_packed_sequence(input)
         else:
@@ -293,6 +292,11 @@ class LSTM(nn.Module):
             y = y.transpose(0, 1)
         return (y, state, tapes) if tape else (y, state)
 
+    def _whole(self, packed: Call, tape: bool) -> bool:
+        """Whether a packed batch runs as it is, without being padded."""
+        plain = not tape and self.tape == "keep" and max(self.dilation) == 1
+        return plain and engines.takes_packed(self.cell, packed, self.engine)
+
     def _forward_packed(
         self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None, lengths: Any, resets: Any, tape: bool
     ) -> Any:
@@ -309,8 +313,7 @@ class LSTM(nn.Module):
         if hx is not None and order is not None:
             self._check(hx, len(order))
             hx = (hx[0].index_select(1, order), hx[1].index_select(1, order))
-        whole = not tape and self.tape == "keep" and max(self.dilation) == 1
-        if whole and engines.takes_packed(self.cell, Call(self._autocast(data), sizes=sizes), self.engine):
+        if self._whole(Call(self._autocast(data), sizes=sizes), tape):
             y, (h, c), tapes = self._run(data, hx, None, None, False, sizes, back)
         else:
             x, ends = torch._VF._pad_packed_sequence(data, sizes, False, 0.0, len(sizes))

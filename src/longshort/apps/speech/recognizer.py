@@ -128,8 +128,10 @@ class Recognizer:
             made.network, made.recipe, made.reader = cast(Network, network), task.recipe, Reader(task.recipe.units)
             made.save(cast(Path, preview))
 
-        told = [(words if task.recipe.units.solid else str.split)(normal(u.text, self.config.fold)) for u in task.train]
+        told: list[list[str]] = []
         if self.config.ngram:
+            split = words if task.recipe.units.solid else str.split
+            told = [split(normal(u.text, self.config.fold)) for u in task.train]
             for u, text in zip(task.train, told, strict=True):
                 if marks := {*MARKS[1:]}.intersection(text):
                     raise ValueError(

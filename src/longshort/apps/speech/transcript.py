@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from itertools import accumulate, pairwise, zip_longest
 from typing import Any, NamedTuple
-from unicodedata import category, east_asian_width
+from unicodedata import category
+
+from rich.cells import cell_len
 
 from longshort.scripts import ALONE
 
@@ -163,7 +164,7 @@ def _may_part(before: str, after: str) -> bool:
 
 def _lines(parts: Sequence[_Part]) -> str | None:
     """Parts on one line or, if they are too long, on two lines of like length; None if they do not fit."""
-    ends = [*accumulate(len(part.gap) * (k > 0) + _columns(part.text) for k, part in enumerate(parts))]
+    ends = [*accumulate(len(part.gap) * (k > 0) + cell_len(part.text) for k, part in enumerate(parts))]
     if ends[-1] <= LINE:
         return _joined(parts)
     longer, k = min(
@@ -174,12 +175,6 @@ def _lines(parts: Sequence[_Part]) -> str | None:
 
 def _joined(parts: Sequence[_Part]) -> str:
     return "".join(part.gap * (k > 0) + part.text for k, part in enumerate(parts))
-
-
-@lru_cache(maxsize=8192)
-def _columns(text: str) -> int:
-    """How wide a text is: wide characters take two columns, marks none."""
-    return sum(0 if category(c) in ("Mn", "Me") else 1 + (east_asian_width(c) in "WF") for c in text)
 
 
 def _clock(seconds: float, point: str) -> str:
