@@ -69,6 +69,8 @@ def test_copies_are_whole_runs_of_words():
         runs = {tuple(a[k : k + 3]) for k in range(len(a) - 2)}
         taken = [any(tuple(b[j : j + 3]) in runs for j in range(max(0, k - 2), k + 1)) for k in range(len(b))]
         assert copied(a, b) == pytest.approx(np.mean(taken) if b else 0)
+    pieces = ["<pad>", "<unk>", "<s>", "</s>", "▁", "赤い", "船は", "家へ", "帰る", "。"]
+    assert judge(straight([*range(4, 10)], 6), [*range(4, 10)], pieces, pieces).signs["copied"] == 1, "no spaces"
     address = [4, 34, 34, 34, 35]  # one word of many pieces
     assert judge(straight([20, *address, 21], 5), address, PIECES, PIECES).signs["copied"] == 0
 

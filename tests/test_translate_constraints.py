@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
 from longshort.apps.translate.constraints import BOS, EOS, PAD, Constraints, Glossary, allocate, repeats
 from longshort.apps.translate.decode import Search, search
@@ -24,15 +25,19 @@ TERMS = [
 ]
 
 
-def holds(tokens, terms) -> bool:
-    """Whether the terms can be laid side by side on the tokens."""
+FIRM = [((), ()), ((5,), ()), ((4,), ((4, 5),)), ((4, 5), ((5,), (4, 4)))]  # tokens that go on with a word, phrases that let them
+
+
+def holds(tokens, terms, glued=(), loose=()) -> bool:
+    """Whether the terms can be laid side by side on the tokens, with no glued one behind a phrase that is not loose."""
 
     @cache
     def go(at: int, rest: frozenset) -> bool:
         if not rest:
             return True
         return at < len(tokens) and (go(at + 1, rest) or any(
-            go(at + len(p), rest - {k}) for k in rest for p in terms[k] if tokens[at : at + len(p)] == p))  # fmt: skip
+            go(at + len(p), rest - {k}) for k in rest for p in terms[k] if tokens[at : at + len(p)] == p
+            and (p in loose or not {*tokens[at + len(p) : at + len(p) + 1]} & {*glued})))  # fmt: skip
 
     return go(0, frozenset(range(len(terms))))
 
@@ -43,26 +48,30 @@ def repeated(tokens, n: int) -> bool:
 
 
 @pytest.mark.parametrize("terms", TERMS)
-def test_a_glossary_knows_whether_its_terms_are_met_and_what_is_missing(terms):
-    glossary = Glossary(terms)
+@pytest.mark.parametrize(("glued", "loose"), FIRM)
+def test_a_glossary_knows_whether_its_terms_are_met_and_what_is_missing(terms, glued, loose):
+    glossary = Glossary(terms, frozenset(glued), frozenset(loose))
     for n in range(7):
         for tokens in product((1, 4, 5), repeat=n):
             state = glossary.begin
             for token in tokens:
                 state = glossary.after(state, token)
             left = glossary.left(state)
-            assert (left == 0) == holds(tokens, terms)
-            if left:
+            assert (left == 0) == holds(tokens, terms, glued, loose)
+            if left and not glued:
                 assert min(glossary.left(glossary.after(state, k)) for k in glossary.needs(state)) == left - 1
             assert all(glossary.left(glossary.after(state, k)) >= left for k in {1, 4, 5} - {*glossary.needs(state)})
 
 
 @pytest.mark.parametrize("terms", TERMS)
-def test_a_wide_beam_finds_the_best_that_holds_a_glossary(terms):
+@pytest.mark.parametrize(("glued", "loose"), FIRM)
+def test_a_wide_beam_finds_the_best_that_holds_a_glossary(terms, glued, loose):
     network, source, V = Toy(6), sources(2, 4), 6
     how = Search(beam=2 * 3**5, alternatives=4, ratio=0, extra=5)
-    for one, found in zip(source, search([network], source, how, [Constraints((), terms)] * 2), strict=True):
-        truth = everything(network, one, how, V, lambda tokens: holds(tokens, terms))[:4]
+    for one, found in zip(
+        source, search([network], source, how, [Constraints((), terms, frozenset(glued), frozenset(loose))] * 2), strict=True
+    ):
+        truth = everything(network, one, how, V, lambda tokens: holds(tokens, terms, glued, loose))[:4]
         assert [h.tokens for h in found] == [tokens for _, tokens in truth]
         assert [h.score for h in found] == pytest.approx([s for s, _ in truth])
         assert all(h.met for h in found)
@@ -117,6 +126,31 @@ def test_a_met_term_does_not_have_to_come_at_once():
             term = h.tokens[len(h.tokens) // 2 :][:2]
             ((again,),) = search([network], one[None], Search(beam=5), [Constraints((), ((term,),))])
             assert again.score >= h.score - 1e-9
+
+
+def test_a_sentence_goes_on_behind_a_long_term():
+    """A network that says a sentence with a long term in it says all of it: having the term is no reason to end."""
+    network, source, lengths = Toy(70, end=-4.0), sources(40, 6), []
+    for one, (h,) in zip(source, search([network], source, Search(beam=5)), strict=True):
+        ((again,),) = search([network], one[None], Search(beam=5), [Constraints((), ((h.tokens[1:9],),))])
+        lengths.append((len(again.tokens), len(h.tokens)))
+        assert again.score > h.score - 0.6
+    assert np.mean(lengths, 0) == pytest.approx(22, abs=1)
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_no_token_goes_on_with_the_word_of_a_term(only):
+    network, source = Toy(70, end=1.0), sources(30, 5)
+    term, glued = (((10, 11),),), frozenset(range(12, 60))
+    some = torch.arange(4, 66) if only else None
+    loose = search([network], source, Search(), [Constraints((), term)] * 30, some)
+    firm = search([network], source, Search(), [Constraints((), term, glued)] * 30, some)
+    same = search([network], source, Search(), [Constraints((), term, glued, frozenset(term[0]))] * 30, some)
+    assert loose == same
+    for (h,) in firm:
+        assert h.met
+        assert holds(h.tokens, term, glued)
+    assert not all(holds(h.tokens, term, glued) for (h,) in loose)
 
 
 @pytest.mark.parametrize("prefix", [(), (5,), (4, 4, 4), (5, 4, 1, 4)])

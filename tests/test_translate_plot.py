@@ -18,7 +18,7 @@ def words(letter: str, n: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("T", "S"), [(1, 1), (3, 17), (40, 5), (5, 230)])
-@pytest.mark.parametrize("title", ["", "Er zahlt 5 $ und_noch 3 $." * 2])
+@pytest.mark.parametrize("title", ["", "Er zahlt 5 $ und_noch 3 $." * 2, "lang " * 2000])
 def test_the_matrix_and_its_tokens_are_drawn_whole(T, S, title):
     a = np.random.default_rng(0).dirichlet(np.ones(S), size=T)
     figure = attention(a, words("s", S), words("t", T), title)

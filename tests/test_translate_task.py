@@ -108,6 +108,23 @@ def test_a_trace_has_the_steps_of_one_pass():
     assert len(seen["decoder.1.l0"].h) == batch.target.shape[1] - 1
 
 
+def test_what_is_too_long_to_learn_from_is_too_long_to_validate_with():
+    long = Pair("ship " * 60, "Schiff " * 60, "valid.en:3")
+    t = TranslateTask(SMALL, PAIRS[:200], [*PAIRS[200:202], long])
+    assert t.valid == PAIRS[200:202]
+    assert [(d.pair, d.reason) for d in t.dropped[-1:]] == [(long, "longer than 40 tokens")]
+    with pytest.raises(ValueError, match=r"there is nothing to validate with\. Left out: 1 longer than 40 tokens \(valid.en:3: "):
+        TranslateTask(SMALL, PAIRS[:200], [long])
+
+
+def test_the_matrix_that_writes_becomes_the_one_of_all():
+    apart = task(tied="none").model()
+    made = TranslateTask(SMALL, PAIRS[:200], vocabularies=task().vocabularies, start=apart.state_dict()).model()
+    assert made.source is made.target
+    assert torch.equal(made.target, apart.target)
+    assert not torch.equal(made.target, apart.source)
+
+
 def test_scores_are_in_real_units():
     t = task()
     torch.manual_seed(0)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from longshort.apps.translate.text import Glossary, Keep, copies, lines, required, units
+from longshort.apps.translate.text import Glossary, Keep, copies, lines, required, restored, units
 
 UNK = 1
 LAYOUT = st.text(st.sampled_from(" \t\n\r\v\f\x1c\x85\u2028\u2029\xa0\ufeff\u3000.!?aB1-ß語"), max_size=80)
@@ -199,8 +199,29 @@ def test_where_there_are_no_spaces_what_is_required_may_go_on_after_any_word():
         assert boat.phrases[-1] == ((ord("船"),) if solid else (0, ord("船")))
     (url,) = required("see www.bank.org", encode, None, Keep(), "家山")
     assert url.phrases == ((0, *map(ord, "www.bank.org")), (*map(ord, "www.bank.org"),))
-    (ship,) = required("船 は", encode, glossary, solid="家山")  # the source has no spaces, so the translation has
+    (ship,) = required("船 は", encode, glossary)
     assert ship.phrases == ((0, *map(ord, "ship")),)
+
+
+def test_a_word_goes_on_behind_what_is_required_where_it_does_in_the_source():
+    def encode(text):
+        return [0, *map(ord, text)]
+
+    for text, loose in (("see {x} now", 0), ("see {x}s now", 1), ("see {x}.", 0), ("see {x}", 0), ("({x}は", 0), ("<b>go", 1)):
+        (one,) = required(text, encode, None, Keep())
+        assert (one.loose == one.phrases) == bool(loose), text
+        assert (one.loose == ()) == (not loose), text
+    (tokyo,) = required("to Tokyo", encode, Glossary({"Tokyo": ["東京", "東京X"]}))  # Korean particles are `Vocabulary.glued`'s
+    assert tokyo.loose == ((0, *map(ord, "東京")),)
+
+
+def test_what_is_kept_stands_there_as_it_was():
+    link = "https://example.org/e\u0301"
+    keep = Keep((*Keep().patterns, r"\d+\s\d+"))
+    assert keep.changed(f"{{a  b}} and {link} and 10\u00a0000 {{c}}") == [
+        ("{a b}", "{a  b}"), ("https://example.org/é", link), ("10 000", "10\u00a0000")]  # fmt: skip
+    assert restored("10 000: {a b}, {a b}!", [("{a b}", "{a  b}"), ("{a b}", "{a\u00a0b}")]) == "10 000: {a  b}, {a\u00a0b}!"
+    assert restored("x", []) == "x"
 
 
 # ---- unknown words ----

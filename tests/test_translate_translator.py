@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import defaultdict
 from dataclasses import replace
 
@@ -173,6 +174,26 @@ def test_terms_of_a_glossary_prefixes_and_what_is_kept_appear(learned):
         assert "é Ωψ" in made, "as a text is written: composed, one blank"
 
 
+def test_the_rest_is_there_too_and_nothing_is_added(learned):
+    """What is kept is many tokens long; having it is no reason to end, and no word goes on with it."""
+    pairs = [(re.sub("dog|cat", "X-1234567", p.source), p.target) for p in TEST if len(re.findall("dog|cat", p.source)) == 1]
+    for text, truth in pairs[:15]:
+        made = learned.explain(text, keep=[r"X-\d+"])[0]
+        assert made.met
+        assert re.search(r"(?<!\w)X-1234567(?!\w)", made.text), made.text
+        assert len(made.text.split()) >= len(truth.split()) - 1
+        assert made.text[-1] == truth[-1]
+    for text in TEXTS[:20]:
+        made = learned.translate(text, glossary={noun.one: "Vogelhaus" for noun in NOUNS})
+        assert re.search(r"(?<!\w)Vogelhaus(?!\w)", made), made
+
+
+def test_what_is_kept_is_not_even_composed(learned):
+    made = learned.explain("My  dog can see {first  e\u0301} now.", keep=True, alternatives=3)[0]
+    assert "{first  e\u0301}" in made.text
+    assert all("{first  e\u0301}" in other.text for other in made.alternatives)
+
+
 def test_unknown_words_are_copied(learned):
     name = "Ωψ"
     text = f"My dog can see {name}."
@@ -242,6 +263,10 @@ def test_wishes_that_cannot_be_met_are_named(learned):
         brief(shortlist=0).translate(TEXTS[0], fast=True)
     with pytest.raises(TypeError, match="Translator has no field hiden; it has units, pieces"):
         Translator(hiden=3)
+    with pytest.raises(ValueError, match=r"length_penalty must be at most 10, got 2000.0: 0 is none, 1 a mean\."):
+        learned.translate("a", length_penalty=2000.0)
+    with pytest.raises(ValueError, match=r"at most 10000 tokens: 'x x x .* has more\. Split it into lines\."):
+        learned.translate(["a", "x " * 10_001])
     with pytest.raises(TypeError, match="a text must be a string, got 1"):
         brief().translate(["a", 1])
     with pytest.raises(TypeError, match="not both"):
@@ -252,6 +277,14 @@ def test_wishes_that_cannot_be_met_are_named(learned):
 
 
 # scores
+
+
+def test_given_translations_are_scored_in_batches(learned, monkeypatch):
+    sizes, force = [], translator.force
+    monkeypatch.setattr(translator, "force", lambda n, x, *how: sizes.append(len(x)) or force(n, x, *how))
+    made = learned.score([TEST[0]] * (TOGETHER + 3) + TEST[:1])
+    assert len({*made}) == 1
+    assert sizes == [TOGETHER, 4]
 
 
 def test_the_score_of_a_translation_is_its_probability(learned):

@@ -140,8 +140,24 @@ def test_where_there_are_no_spaces_each_token_is_a_word(kind, beside):
     assert "Anna" in written
     assert len(made.words(made.encode("鳥\U0001f426鳥"))) == 3  # what is unknown is a word of its own
     assert made.solid
+    assert made.solid_for("the boat") == made.solid
     assert set(made.solid) <= set("".join(JAPANESE))
     assert not BPE.solid
+
+
+def test_a_language_without_spaces_is_that_of_the_translation_or_of_the_sentence():
+    own = JAPANESE[:2] * 20
+    one, shared = Vocabulary.fit(own, size=90), Vocabulary.fit([*own, *["the red ship sails home to old bridges"] * 40], size=90)
+    assert one.solid_for("鳥") == one.solid != ""
+    assert shared.solid_for("鳥") == "", "the translation is of the other language, which has spaces"
+    assert shared.solid_for("a bird") == shared.solid != ""
+
+
+def test_what_goes_on_with_a_word():
+    made = Vocabulary.fit(["can't stop_it, 서울에 船は x-12 नमस्ते"] * 3, "char", 90)
+    said = {made.pieces[k] for k in made.glued}
+    assert said == set("can'tstop_it,x-12नमस्ते") - set("',-")
+    assert {BPE.pieces[k] for k in BPE.glued} == {p for p in BPE.pieces[4:] if p[0].isalnum()}
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])

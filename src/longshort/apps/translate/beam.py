@@ -54,7 +54,10 @@ class Run:
         self.begun = np.array([len(c.prefix) for c in asked])  # [B]
         self.most = np.maximum(how.most(S), self.begun)
         self.divisor = ((6 + self.most) / 6) ** how.length_penalty  # what divides a score at most
-        self.glossaries = [Glossary([[tuple(map(same, p)) for p in term] for term in c.glossary]) for c in asked]
+        glued = [c.glued if ids is None else frozenset(np.flatnonzero(np.isin(ids, [*c.glued])).tolist()) for c in asked]
+        self.glossaries = [Glossary([[tuple(map(same, p)) for p in term] for term in c.glossary], g,
+                                    frozenset(tuple(map(same, p)) for p in c.loose))
+                           for c, g in zip(asked, glued, strict=True)]  # fmt: skip
         self.never = torch.tensor([PAD, BOS], device=device) if only is None else None
         self.termed = bool(asked[0].glossary)  # sentences with and without a glossary have beams of different widths
         self.reached: list[list[State]] = [[g.begin] for g in self.glossaries]  # by the hypotheses of each sentence
@@ -118,11 +121,11 @@ class Run:
             free = ~accept
         else:
             value, parent, token = pick.best(logp, total, width)
-            free = np.ones(value.shape, bool)
+            free, room = np.ones(value.shape, bool), np.full(S, how.beam)
             if self.termed:
-                free = self._allocate(t, logp, value, parent, token, needs, left)
+                free, room = self._allocate(t, logp, value, parent, token, needs, left)
             value[last] = -math.inf
-            accept = self._accept(value, free, total + allowed, parent, token, logp.shape[1])
+            accept = self._accept(value, free, room, total + allowed, parent, token, logp.shape[1])
         if (dead := value == -math.inf).any():
             parent[dead], token[dead] = 0, end
             stuck = dead.all(1) & ~accept.any(1) & (self.count[alive] == 0)
@@ -154,10 +157,12 @@ class Run:
 
     def _allocate(
         self, t: int, logp: Tensor, value: NDArray, parent: NDArray, token: NDArray, needs: list[list[list[int]]], left: NDArray
-    ) -> NDArray:
+    ) -> tuple[NDArray, NDArray]:
         """Choose again, in place: among the best ones, the best one of each hypothesis, and what the glossaries need, but for
-        those that could not meet their terms any more. Returns which hold all terms, [S, width]."""
+        those that could not meet their terms any more. Returns which hold all terms, [S, width], and beside how many such ones an
+        end must stand, [S]: `beam`, but no more than have a place, or a sentence would end as soon as its terms are there."""
         (S, W), free = self.total.shape, np.zeros(value.shape, bool)
+        room = np.full(S, self.how.beam)
         tried = [(s, w, k) for s in range(S) for w in range(W) for k in needs[s][w]]
         tried += [(r // W, r % W, k) for r, k in enumerate(logp.argmax(1).tolist())]
         s, w, k = np.array(tried).T
@@ -179,16 +184,20 @@ class Run:
             for slot, m in enumerate(chosen):
                 value[s, slot], rest, parent[s, slot], token[s, slot] = made[m]
                 free[s, slot] = rest == 0
-        return free
+            if len(made) > self.width and free[s].any():
+                room[s] = min(self.how.beam, free[s].sum())
+        return free, room
 
-    def _accept(self, value: NDArray, free: NDArray, ends: NDArray, parent: NDArray, token: NDArray, V: int) -> NDArray:
-        """Which hypotheses end: those whose end, [S, W], is among the `beam` best of what is free to end or has ended."""
+    def _accept(
+        self, value: NDArray, free: NDArray, room: NDArray, ends: NDArray, parent: NDArray, token: NDArray, V: int
+    ) -> NDArray:
+        """Which hypotheses end: those whose end, [S, W], is among the `room` best, [S], of what is free to end or has ended."""
         if value.shape[1] >= self.how.beam and free.all() and (ends < value[:, self.how.beam - 1, None]).all():
             return np.zeros(ends.shape, bool)
         merged = np.concatenate([np.where(free, value, -math.inf), ends], 1)
         first = np.concatenate([parent * V + token, np.broadcast_to(np.arange(ends.shape[1]) * V + self.end, ends.shape)], 1)
         rank = np.lexsort((first, -merged)).argsort(1)
-        return (rank[:, value.shape[1] :] < self.how.beam) & (ends > -math.inf)
+        return (rank[:, value.shape[1] :] < room[:, None]) & (ends > -math.inf)
 
     def _put_aside(self, t: int, accept: NDArray, total: NDArray, finish: NDArray, own: NDArray, met: NDArray) -> None:
         how, W = self.how, total.shape[1]

@@ -22,6 +22,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from longshort.scripts import words
+
 FAIR = 0.3  # attention in all steps that is enough for a source token
 LONG = 4  # tokens of a run that nobody says twice
 RUN = 3  # words in a row that are no names any more
@@ -139,12 +141,12 @@ def judge(
         target_pieces: of the target language.
         calibration: what the signs weigh.
     """
-    words = [_words([pieces[k] for k in of]) for of, pieces in ((source, source_pieces), (found.tokens, target_pieces))]
+    said = [_words([pieces[k] for k in of]) for of, pieces in ((source, source_pieces), (found.tokens, target_pieces))]
     signs = {
         "unsure": min(-float(np.mean(found.token_logp)), MOST),
         "uncovered": uncovered(found.attention[:, : len(source)]),
         "looped": max(0.0, looped(found.tokens) - looped(source)),
-        "copied": copied(*words),
+        "copied": copied(*said),
         "cut": float(not found.finished),
     }
     return Confidence(calibration(signs), signs)
@@ -196,5 +198,5 @@ def _in_runs(same: NDArray, least: int) -> NDArray:
 
 
 def _words(pieces: Sequence[str]) -> list[str]:
-    """The words of some pieces."""
-    return "".join(pieces).replace("▁", " ").split()
+    """The words of some pieces; in scripts without spaces each character is one."""
+    return words("".join(pieces).replace("▁", " "))

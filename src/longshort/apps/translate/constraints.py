@@ -6,7 +6,7 @@ Tokens are numbers. A glossary is a list of terms, each with the phrases (runs o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import numpy as np
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from longshort.apps.translate.vocabulary import BOS, EOS, PAD
 
 Phrase = tuple[int, ...]
-State = frozenset[tuple[int, int, int]]  # readings of what was written: terms met (bits), phrase in progress or -1, its tokens
+State = frozenset[tuple[int, int, int]]
+# Readings of what was written: terms met (bits); the phrase in progress, and how many of its tokens are there. Between phrases
+# -1, and 1 if the last one counts only if no token goes on with its word, else 0.
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Constraints:
         prefix: tokens that it begins with.
         glossary: terms that it holds: for each the phrases of which one must appear, in one piece. A term that stands there twice
             must appear twice; no token serves two terms.
+        glued: tokens that go on with a word: a phrase that one of them follows does not count.
+        loose: phrases that they may follow.
 
     Raises:
         ValueError: a term has no phrase, a phrase no token, or a token stands for no text (padding, beginning, end).
@@ -33,6 +37,8 @@ class Constraints:
 
     prefix: Phrase = ()
     glossary: tuple[tuple[Phrase, ...], ...] = ()
+    glued: frozenset[int] = field(default=frozenset(), repr=False)
+    loose: frozenset[Phrase] = frozenset()
 
     def __post_init__(self) -> None:
         for term in self.glossary:
@@ -44,7 +50,7 @@ class Constraints:
 
     @property
     def tokens(self) -> set[int]:
-        """All tokens that are named."""
+        """All tokens that are asked for."""
         return {*self.prefix, *(k for term in self.glossary for p in term for k in p)}
 
 
@@ -56,14 +62,19 @@ class Glossary:
 
     Args:
         terms: the phrases of each.
+        glued, loose: see `Constraints`.
     """
 
-    def __init__(self, terms: Sequence[Sequence[Phrase]]) -> None:
+    def __init__(
+        self, terms: Sequence[Sequence[Phrase]], glued: frozenset[int] = frozenset(), loose: frozenset[Phrase] = frozenset()
+    ) -> None:
+        self.glued = glued
         terms = sorted(tuple(sorted(set(term))) for term in terms)
         self.full = (1 << len(terms)) - 1
         self.least = [min(map(len, term)) for term in terms]
         self.twin = [k - 1 if k and terms[k - 1] == term else -1 for k, term in enumerate(terms)]  # which must be met before
         self.phrases = [phrase for term in terms for phrase in term]
+        self.firm = [int(bool(glued) and phrase not in loose) for phrase in self.phrases]
         self.term = [k for k, term in enumerate(terms) for _ in term]
         self.begin: State = frozenset({(0, -1, 0)})
         self._after: dict[tuple[State, int], State] = {}
@@ -74,16 +85,15 @@ class Glossary:
         if (state, token) not in self._after:
             made = set()
             for met, phrase, at in state:
+                if phrase < 0 and at and token in self.glued:
+                    continue
                 if phrase < 0:
                     made.add((met, -1, 0))
                     made.update(self._go(met, k, 1) for k in self._open(met) if self.phrases[k][0] == token)
                 elif self.phrases[phrase][at] == token:
                     made.add(self._go(met, phrase, at + 1))
-            idle = [met for met, phrase, _ in made if phrase < 0]
-            self._after[state, token] = frozenset(
-                (met, k, at) for met, k, at in made
-                if not any((goal := met if k < 0 else met | 1 << self.term[k]) & m == goal and (k >= 0 or m != met) for m in idle)
-            )  # fmt: skip
+            idle = [met for met, phrase, at in made if phrase < 0 and not at]
+            self._after[state, token] = frozenset(r for r in made if not any(self._beats(met, *r) for met in idle))
         return self._after[state, token]
 
     def left(self, state: State) -> int:
@@ -105,7 +115,13 @@ class Glossary:
                 if not met >> term & 1 and (self.twin[term] < 0 or met >> self.twin[term] & 1)]  # fmt: skip
 
     def _go(self, met: int, phrase: int, at: int) -> tuple[int, int, int]:
-        return (met | 1 << self.term[phrase], -1, 0) if at == len(self.phrases[phrase]) else (met, phrase, at)
+        whole = at == len(self.phrases[phrase])
+        return (met | 1 << self.term[phrase], -1, self.firm[phrase]) if whole else (met, phrase, at)
+
+    def _beats(self, idle: int, met: int, phrase: int, at: int) -> bool:
+        """Whether having met `idle` for good is as much as another reading can give."""
+        goal = met if phrase < 0 else met | 1 << self.term[phrase]
+        return goal & idle == goal and (idle, -1, 0) != (met, phrase, at)
 
     def _rest(self, met: int, phrase: int, at: int) -> int:
         total = 0

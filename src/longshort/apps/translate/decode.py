@@ -22,6 +22,7 @@ from longshort.apps.translate.beam import Run, ask, to
 from longshort.apps.translate.constraints import Constraints
 from longshort.apps.translate.vocabulary import BOS, EOS, PAD
 
+STEEP = 10.0  # largest length penalty; anything above 2 is odd
 WIDER = 4  # so many times the beam, at most, for a sentence with a glossary; more where its tokens are more
 FAINT = 1e-4  # attention that a source token has at least, in the coverage penalty
 
@@ -92,6 +93,8 @@ class Search:
     def __post_init__(self) -> None:
         checks.whole(self, beam=1, alternatives=1, extra=0, least=0, block=0, top_k=0, seed=0)
         checks.nonnegative(self, "length_penalty", "coverage_penalty", "ratio")
+        if self.length_penalty > STEEP:
+            raise ValueError(f"length_penalty must be at most {STEEP:g}, got {self.length_penalty}: 0 is none, 1 a mean.")
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature must be more than 0, got {self.temperature}. beam=1 takes the most likely.")
         if not 0 < self.top_p <= 1:

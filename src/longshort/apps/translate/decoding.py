@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from longshort.apps.translate.confidence import Calibration, judge
@@ -15,10 +16,11 @@ from longshort.apps.translate.constraints import Constraints
 from longshort.apps.translate.decode import Hypothesis, Search, search
 from longshort.apps.translate.model import Network
 from longshort.apps.translate.steps import prepared
-from longshort.apps.translate.text import Glossary, Keep, Required, copies, required
+from longshort.apps.translate.text import Glossary, Keep, Required, copies, required, restored
 from longshort.apps.translate.translation import Alternative, Translation
 from longshort.apps.translate.vocabulary import EOS, UNK, Vocabulary, normal
 
+LONGEST = 10_000  # tokens of a sentence: attention takes memory by their square
 TOGETHER = 64  # sentences that are searched side by side
 WIDEST = 64  # hypotheses of a sentence at most, where its alternatives are looked for
 
@@ -102,26 +104,31 @@ class Reader:
         """As a call, with one search."""
         if how.fast and self.shortlist is None:
             raise ValueError("this translator has no shortlist: train it with --shortlist, or translate without fast.")
+        kept = [[] if how.keep is None else how.keep.changed(s) for s in sentences]
         sentences = [normal(s) for s in sentences]
         tokens = [self.source.encode(s) for s in sentences]
-        must = [required(s, self.target.encode, how.glossary, how.keep, self.target.solid) for s in sentences]
+        if long := [s for s, t in zip(sentences, tokens, strict=True) if len(t) > LONGEST]:
+            raise ValueError(f"a sentence must have at most {LONGEST} tokens: {long[0][:60]!r} has more. Split it into lines.")
+        must = [required(s, self.target.encode, how.glossary, how.keep, self.target.solid_for(s)) for s in sentences]
         prefix = tuple(self.target.encode(how.prefix))
         begun = [Required(0, 0, (normal(how.prefix),), (prefix,))] if UNK in prefix else []
         made: dict[int, Translation] = {}
         wide = how.search
         if wide.alternatives > 1 and not wide.sample:
             wide = replace(wide, alternatives=wide.beam)
-        lengths, together = np.array([len(t) for t in tokens]), 1 if how.fast else TOGETHER
-        device = self.networks[0].bias.device
-        alike = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
+        lengths, device = np.array([len(t) for t in tokens]), self.networks[0].bias.device
         with prepared(self.networks) as networks:
-            for some in [some for rows in alike for some in np.split(rows, range(together, len(rows), together))]:
+            for some in alike(lengths, 1 if how.fast else TOGETHER):
                 x = torch.tensor([[*tokens[k], EOS] for k in some], device=device)
-                asked = [Constraints(prefix, tuple(r.phrases for r in must[k])) for k in some]
+                asked = [self._asked(prefix, must[k]) for k in some]
                 only = self._only(tokens[some[0]], asked[0]) if how.fast else None
                 for k, found in zip(some, search(networks, x, wide, asked, only), strict=True):
-                    made[int(k)] = self._translation(sentences[k], tokens[k], found, [*begun, *must[k]], how)
+                    made[int(k)] = self._translation(sentences[k], tokens[k], found, [*begun, *must[k]], kept[k], how)
         return [made[k] for k in range(len(sentences))]
+
+    def _asked(self, prefix: tuple[int, ...], must: Sequence[Required]) -> Constraints:
+        loose = frozenset(phrase for one in must for phrase in one.loose)
+        return Constraints(prefix, tuple(one.phrases for one in must), self.target.glued if must else frozenset(), loose)
 
     def _only(self, tokens: Sequence[int], asked: Constraints) -> Tensor:
         """What may be written for a sentence: its tokens' entries in the shortlist, those tokens, and what is asked for."""
@@ -132,8 +139,9 @@ class Reader:
         return torch.cat([found[found >= 0], more]).unique().to(torch.int64)
 
     def _translation(
-        self, sentence: str, tokens: list[int], found: Sequence[Hypothesis], must: Sequence[Required], how: Decoding
-    ) -> Translation:
+        self, sentence: str, tokens: list[int], found: Sequence[Hypothesis], must: Sequence[Required],
+        kept: Sequence[tuple[str, str]], how: Decoding,
+    ) -> Translation:  # fmt: skip
         best, spans = found[0], self.source.spans(sentence, tokens)
 
         def copied(h: Hypothesis) -> list[str]:
@@ -143,12 +151,19 @@ class Reader:
         known, made = ([*(v.pieces[k] for k in of), "</s>"] for v, of in ((self.source, tokens), (self.target, best.tokens)))
         hidden = [sentence[slice(*span)] for k, span in zip(tokens, spans, strict=True) if k == UNK]
         read, written = _words(self.source, tokens, hidden), _words(self.target, best.tokens, copied(best))
-        several = [Alternative(self.target.decode(h.tokens, copied(h)), h.logp, h.score, len(h.tokens) + 1) for h in found]
+        texts = [restored(self.target.decode(h.tokens, copied(h)), kept) for h in found]
+        several = [Alternative(text, h.logp, h.score, len(h.tokens) + 1) for text, h in zip(texts, found, strict=True)]
         if not how.search.sample:  # a search may find the same text in different pieces
             several = [a for k, a in enumerate(several) if a.text not in {b.text for b in several[:k]}]
         alternatives = tuple(several[: how.search.alternatives])
         return Translation(alternatives[0].text, sentence, best.logp, best.score, sure.value, sure.signs, tuple(known),
                            tuple(made), best.attention, read, written, alternatives, best.finished, best.met)  # fmt: skip
+
+
+def alike(lengths: NDArray, most: int) -> list[NDArray]:
+    """Which sentences have equal lengths, in groups of at most so many."""
+    all = [np.flatnonzero(lengths == n) for n in np.unique(lengths)]
+    return [some for rows in all for some in np.split(rows, range(most, len(rows), most))]
 
 
 def _words(of: Vocabulary, ids: Sequence[int], texts: Sequence[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:

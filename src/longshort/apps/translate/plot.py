@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CELL = 0.27  # inches
 LETTER = 0.075  # inches, of a label
 MOST = 60.0  # inches, of the matrix
+TITLE = 200  # characters
 
 
 def attention(matrix: ArrayLike, source: Sequence[str], target: Sequence[str], title: str = "") -> Figure:
@@ -27,13 +28,14 @@ def attention(matrix: ArrayLike, source: Sequence[str], target: Sequence[str], t
         matrix: attention of each target token to each source token, [T, S], rows that sum to at most 1.
         source: S tokens, as they are shown.
         target: T tokens.
-        title: stands above, on a line of its own.
+        title: stands above, on a line of its own; cut after 200 characters.
 
     Raises:
         ValueError: the tokens are not as many as the matrix has rows and columns, there is none, or an entry is no share.
         ImportError: matplotlib is not installed.
     """
     a = np.asarray(matrix, np.float64)
+    title = title if len(title) <= TITLE else title[: TITLE - 1] + "…"
     if a.shape != (len(target), len(source)) or not a.size:
         tokens = f"{len(target)} target and {len(source)} source tokens"
         raise ValueError(

@@ -38,36 +38,41 @@ class TranslateTask:
     Args:
         config: what to translate with.
         train: pairs to learn from.
-        valid: pairs that tell which weights are best; none takes the last weights.
+        valid: pairs that tell which weights are best, those that are not too long; none takes the last weights.
         cell: the variant of the LSTMs.
         vocabularies: of source and target; None makes them from the training pairs.
         start: weights to start from, by name; those that are missing (or of other shape) are drawn.
 
     Raises:
-        ValueError: nothing is left to learn from; the message says what was left out and why.
+        ValueError: nothing is left to learn from, or to validate with; the message says what was left out and why.
     """
 
     def __init__(
         self, config: Config, train: Sequence[Pair], valid: Sequence[Pair] = (), cell: Cell = Cell(),  # noqa: B008
         vocabularies: tuple[Vocabulary, Vocabulary] | None = None, start: dict[str, Tensor] | None = None,
     ) -> None:  # fmt: skip
-        self.config, self.cell, self.valid, self.start = config, cell, valid, start
+        self.config, self.cell, self.start = config, cell, start
         self.vocabularies = vocabularies or learned(config, train)
-        self.better: tuple[str, Literal["min", "max"]] = (metrics.chosen(config.metric, [p.target for p in valid]), "max")
-        source, target = self.vocabularies
-        sides = [source.encode(p.source) for p in train], [target.encode(p.target) for p in train]
-        counts = [len(t) for t in sides[0]], [len(t) for t in sides[1]]
-        kept, self.dropped = screen(train, *counts, longest=config.longest, ratio=config.ratio)
+        sides = self._encoded(train)
+        kept, self.dropped = screen(train, *_lengths(sides), longest=config.longest, ratio=config.ratio)
         self.train = [train[k] for k in kept]
         if not self.train:
             raise ValueError(f"there is nothing to learn from. {said(self.dropped)}")
         self.plain = [sides[0][k] for k in kept], [sides[1][k] for k in kept]
+        judges, dropped = screen(valid, *_lengths(self._encoded(valid)), longest=config.longest)
+        self.valid = [valid[k] for k in judges]
+        if valid and not self.valid:
+            raise ValueError(f"there is nothing to validate with. {said(dropped)}")
+        self.dropped += dropped
+        self.better: tuple[str, Literal["min", "max"]] = (metrics.chosen(config.metric, [p.target for p in self.valid]), "max")
         self.lengths = [np.array([len(t) + 1 for t in side]) for side in self.plain]
 
     def model(self) -> nn.Module:
         """A fresh network, or one that starts from given weights."""
         made = Network(self.config, self.cell, *(len(v) for v in self.vocabularies))
         own = made.state_dict()
+        if self.config.tied == "all":  # one matrix of two names: the one that writes as well
+            del own["source"]
         made.load_state_dict({k: v for k, v in (self.start or {}).items() if k in own and own[k].shape == v.shape}, strict=False)
         return made
 
@@ -112,8 +117,7 @@ class TranslateTask:
     @torch.no_grad()
     def perplexity(self, model: Network, pairs: Sequence[Pair]) -> float:
         """Per target token and end, in the best pieces."""
-        source, target = self.vocabularies
-        sides = [source.encode(p.source) for p in pairs], [target.encode(p.target) for p in pairs]
+        sides = self._encoded(pairs)
         lengths = [np.array([len(t) + 1 for t in side]) for side in sides]
         total, tokens = 0.0, 0
         most = max(self.config.tokens, *(int(n.max()) for n in lengths))
@@ -123,6 +127,10 @@ class TranslateTask:
             total += float(smoothed(y, model.table, model.bias, truth, 0.0))
             tokens += len(truth)
         return math.exp(min(total / tokens, 700.0))
+
+    def _encoded(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
+        source, target = self.vocabularies
+        return [source.encode(p.source) for p in pairs], [target.encode(p.target) for p in pairs]
 
     def predict(self, model: nn.Module, request: Sequence[str]) -> list[str]:
         """Greedy translations of some sentences."""
@@ -140,6 +148,10 @@ class TranslateTask:
             for p in pairs:
                 total = zlib.crc32(f"{p.source}\t{p.target}\n".encode("utf-8", "surrogatepass"), total)
         return {"train": len(self.train), "valid": len(self.valid), "checksum": total}
+
+
+def _lengths(sides: tuple[Tokens, Tokens]) -> tuple[list[int], list[int]]:
+    return [len(t) for t in sides[0]], [len(t) for t in sides[1]]
 
 
 def learned(config: Config, pairs: Sequence[Pair]) -> tuple[Vocabulary, Vocabulary]:

@@ -203,6 +203,11 @@ class Keep:
     def _all(self) -> list[re.Pattern[str]]:
         return [re.compile(p) for p in self.patterns]
 
+    def changed(self, text: str) -> list[tuple[str, str]]:
+        """What of the spans of a text is not `vocabulary.normal`, as that makes it, and as it is."""
+        found = [text[a:b] for a, b in self.find(text)]
+        return [(normal(one), one) for one in found if normal(one) != one]
+
     def find(self, text: str) -> list[tuple[int, int]]:
         """Spans (start, end) that stay as they are, in order, apart from each other; a match that begins in another is none."""
         all = [(m.start(), k, m.end()) for k, p in enumerate(self._all) for m in p.finditer(text) if m.end() > m.start()]
@@ -220,12 +225,26 @@ class Required(NamedTuple):
     texts: what must appear: one of these. A text may be there twice, for it begins in two ways.
     phrases: the tokens of each text, of which one must appear in one piece: as a word of its own and, where the source does not
         follow a blank or the language has none between words, as what goes on after a character.
+    loose: those of them after which the word may go on: where it does so in the source, and in scripts without spaces.
     """
 
     start: int
     end: int
     texts: tuple[str, ...]
     phrases: tuple[Phrase, ...]
+    loose: tuple[Phrase, ...] = ()
+
+
+def restored(text: str, kept: Sequence[tuple[str, str]]) -> str:
+    """A translation in which what was kept stands as it stood in the source.
+
+    Args:
+        text: the translation.
+        kept: what was kept, as `vocabulary.normal` made it, and as it was; where these differ.
+    """
+    for made, was in kept:
+        text = text.replace(made, was, 1)
+    return text
 
 
 def required(
@@ -238,18 +257,18 @@ def required(
         encode: text to tokens of the target language, as `Vocabulary.encode`.
         glossary: terms; None: none.
         keep: what is not translated; None: everything is.
-        solid: see `Vocabulary.solid`.
+        solid: see `Vocabulary.solid_for`.
     """
     found = [] if glossary is None else glossary.find(sentence)
     if keep is not None:
         taken = [(start, end) for start, end, _ in found]
         found += [(a, b, (sentence[a:b],)) for a, b in keep.find(sentence) if all(b <= start or end <= a for start, end in taken)]
-    made, after = [], "" if ALONE.search(sentence) else solid  # else it is the other language that has no spaces
+    made = []
     for start, end, texts in sorted(found):
         alone = [tuple(encode(text)) for text in texts]
         ways = dict(zip(alone, texts, strict=True))
         for text, own in zip(texts, alone, strict=True):
-            for before in filter(None, (sentence[start - 1 : start].strip(), *after)):
+            for before in filter(None, (sentence[start - 1 : start].strip(), *solid)):
                 head, joined = tuple(encode(before)), tuple(encode(before + text))
                 apart = joined.count(UNK) == head.count(UNK) + own.count(UNK)  # no unknown token is of both
                 if apart and joined[: len(head)] == head:
@@ -257,7 +276,9 @@ def required(
                     break
         ways.pop((), None)
         if ways:
-            made.append(Required(start, end, tuple(ways.values()), tuple(ways)))
+            goes_on = re.match(RUN, sentence[end:])
+            loose = tuple(phrase for phrase, text in ways.items() if goes_on or ALONE.match(text[-1]))
+            made.append(Required(start, end, tuple(ways.values()), tuple(ways), loose))
     return made
 
 

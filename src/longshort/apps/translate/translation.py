@@ -41,7 +41,8 @@ class Translation:
         attention: how much each of pieces looked at each of source_pieces, float32, [T + 1, S].
         source_words: each word of the source, and which of source_pieces it is.
         words: likewise of the translation.
-        alternatives: different texts, as many as were asked for if they can be found, the best first; this one is the first.
+        alternatives: different texts, as many as were asked for if they can be found, the best first; of samples all, in the
+            order drawn. This one is the first.
         finished: False if it was cut because it became too long.
         met: whether it holds all that was asked for: False only if that was too much for its length.
     """

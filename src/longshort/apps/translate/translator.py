@@ -22,7 +22,7 @@ from longshort.apps.translate.confidence import Calibration
 from longshort.apps.translate.config import Config as _Config
 from longshort.apps.translate.data import Pair
 from longshort.apps.translate.decode import force
-from longshort.apps.translate.decoding import Decoding, Reader
+from longshort.apps.translate.decoding import TOGETHER, Decoding, Reader, alike
 from longshort.apps.translate.model import Network
 from longshort.apps.translate.shortlist import shortlist
 from longshort.apps.translate.steps import prepared
@@ -202,8 +202,7 @@ class Translator:
         sides = [source.encode(p.source) for p in told], [target.encode(p.target) for p in told]
         made, lengths = np.zeros(len(told)), np.array([len(s) for s in sides[0]])
         with prepared([self.fitted, *self.friends]) as networks:
-            for n in np.unique(lengths):
-                rows = np.flatnonzero(lengths == n)
+            for rows in alike(lengths, TOGETHER):
                 x = torch.tensor([[*sides[0][k], EOS] for k in rows])
                 made[rows] = [h.logp for h in force(networks, x, [sides[1][k] for k in rows])]
         return made.tolist()

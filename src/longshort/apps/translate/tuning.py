@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from longshort.apps.translate import metrics
 from longshort.apps.translate.confidence import Calibration
 from longshort.apps.translate.config import Metric
@@ -22,7 +20,8 @@ MOST = 500  # pairs that are translated
 def tuned(
     read: Callable[[Sequence[str], Decoding], list[Translation]], pairs: Sequence[Pair], metric: Metric
 ) -> tuple[float, Calibration]:
-    """The length penalty with the best score, and what the signs of bad translations weigh; from beams of up to 500 pairs.
+    """The length penalty with the best score (of several the one nearest to 1), and what the signs of bad translations weigh;
+    from beams of up to 500 pairs.
 
     Args:
         read: translates with one search, as `Reader.once`.
@@ -39,4 +38,5 @@ def tuned(
         texts = [max(t.alternatives, key=lambda a: how.score(a.logp, a.tokens)).text for t in found]
         best.append(judge(truth, texts).value)
     quality = metrics.sentences(truth, [t.text for t in found]) / 100
-    return PENALTIES[int(np.argmax(best))], Calibration.fit([t.signs for t in found], quality.tolist())
+    chosen = max(zip(best, PENALTIES, strict=True), key=lambda b: (b[0], -abs(b[1] - Search.length_penalty)))[1]
+    return chosen, Calibration.fit([t.signs for t in found], quality.tolist())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import random
+import re
 import unicodedata
 import zlib
 from bisect import bisect, bisect_left, insort
@@ -33,6 +34,8 @@ LONG = 24  # characters from which on a word is too rare to keep its segmentatio
 NBEST, ALPHA = 64, 0.2  # of Kudo 2018, for a unigram model
 SOME = 20  # characters of such a script that are tried: with most words some do not merge
 MANY = 0.1  # share of the tokens that such a script has in the vocabulary of a language that is written in one
+NEARLY = 0.85  # ... where no other language shares the vocabulary, or one that is written so as well
+HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]")
 REPLACED = {ord(START): " ", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}  # SentencePiece's blank; halves of characters
 
 
@@ -177,8 +180,19 @@ class Vocabulary:
     @cached_property
     def solid(self) -> str:
         """Some characters after which words go on without a space, where one of the languages is written so; else none."""
-        known = [piece.strip(START) for piece in self._ids if ALONE.match(piece.strip(START))]
-        return "".join([piece for piece in known if len(piece) == 1][:SOME]) if len(known) >= MANY * len(self._ids) else ""
+        return "".join([piece for piece in self._solids if len(piece) == 1][:SOME]) if self._written_solid(MANY) else ""
+
+    def solid_for(self, sentence: str) -> str:
+        """`solid`, for the translation of a sentence: none where it is the sentence's language that is written so, not ours."""
+        return self.solid if self._written_solid(NEARLY) or not ALONE.search(sentence) else ""
+
+    @cached_property
+    def glued(self) -> frozenset[int]:
+        """The tokens that go on with a word: no blank before them, and a letter, digit or mark first. Not those of scripts
+        without spaces, and not those of Korean, whose particles follow any word at once."""
+        first = [text[:1] for text in self._written]
+        letter = [c != "" and (c.isalnum() or c == "_" or unicodedata.category(c)[0] == "M") for c in first]
+        return frozenset(k for k, c in enumerate(first) if letter[k] and not ALONE.match(c) and not HANGUL.match(c))
 
     def spans(self, text: str, ids: Sequence[int] | None = None) -> list[tuple[int, int]]:
         """Where each token stands in a text: first character and the one after the last, without the space before a word.
@@ -290,6 +304,13 @@ class Vocabulary:
         if first != SPECIAL:
             raise ValueError(f"a vocabulary must begin with {', '.join(SPECIAL)}, got {', '.join(first)}. Is the file damaged?")
         return model
+
+    @cached_property
+    def _solids(self) -> list[str]:
+        return [piece.strip(START) for piece in self._ids if ALONE.match(piece.strip(START))]
+
+    def _written_solid(self, share: float) -> bool:
+        return len(self._solids) >= share * len(self._ids)
 
     @cached_property
     def _bytes(self) -> dict[int, int]:
