@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -79,14 +80,18 @@ def test_a_wide_beam_finds_the_best_that_holds_a_glossary(terms, glued, loose):
 
 @pytest.mark.parametrize("beam", [1, 2, 5])
 @pytest.mark.parametrize("block", [0, 1, 2])
-def test_terms_appear_whatever_the_network_likes(beam, block):
+@pytest.mark.parametrize("placed", [False, True])
+def test_terms_appear_whatever_the_network_likes_and_reads(beam, block, placed):
     rng = np.random.default_rng(beam)
     network, source = Toy(70, end=3.0), sources(30, 5)
     asked = []
     for _ in range(30):
         terms = [tuple(tuple(rng.integers(4, 9, rng.integers(1, 4)).tolist()) for _ in range(rng.integers(1, 3)))
                  for _ in range(rng.integers(0, 4))]  # fmt: skip
-        asked.append(Constraints(tuple(rng.integers(4, 9, rng.integers(0, 3)).tolist()), (*terms, *terms[:1])))
+        terms += terms[:1]
+        places = [tuple({*rng.integers(0, 5, rng.integers(0, 3)).tolist()}) for _ in terms] if placed else ()
+        prefix = tuple(rng.integers(4, 9, rng.integers(0, 3)).tolist())
+        asked.append(Constraints(prefix, (*terms,), places=(*places,)))
     how = Search(beam=beam, alternatives=beam, ratio=1, extra=12, block=block)
     plain = search([network], source, how)
     for one, c, found, free in zip(source, asked, search([network], source, how, asked), plain, strict=True):
@@ -126,6 +131,49 @@ def test_a_met_term_does_not_have_to_come_at_once():
             term = h.tokens[len(h.tokens) // 2 :][:2]
             ((again,),) = search([network], one[None], Search(beam=5), [Constraints((), ((term,),))])
             assert again.score >= h.score - 1e-9
+
+
+class Walker(Toy):
+    """Reads source token t % S at step t, and ends after twelve tokens."""
+
+    def start(self, memory):
+        return Walked(super().start(memory).hash, torch.zeros(len(memory.kind), dtype=torch.int64))
+
+    def step(self, tokens, state, memory, only=None):
+        logp, after, _ = super().step(tokens, state, memory, only)
+        S = memory.source.shape[1]
+        logp[:, EOS] += 40.0 * (state.t >= 12)
+        return logp, Walked(after.hash, state.t + 1), torch.nn.functional.one_hot(state.t % S, S).float()
+
+
+class Walked(NamedTuple):
+    hash: torch.Tensor
+    t: torch.Tensor
+
+    def rows(self, index):
+        return Walked(self.hash[index], self.t[index])
+
+
+@pytest.mark.parametrize("beam", [1, 3, 5])
+def test_a_term_begins_while_its_source_is_read(beam):
+    rng, network, source = np.random.default_rng(0), Walker(70, end=-5.0), sources(40, 6)
+    network.table[:, 60:64] -= 20  # what it would never say by itself
+    at = rng.integers(0, 6, (40, 2))
+    asked = [Constraints((), (((60, 61, 62),), ((63,),)), places=((int(a),), (int(b),))) for a, b in at]
+    for (a, b), (h,) in zip(at, search([network], source, Search(beam=beam), asked), strict=True):
+        assert h.met
+        assert h.tokens.index(60) % 6 == a
+        assert h.tokens.index(63) % 6 == b
+    anywhere = search([network], source, Search(beam=beam), [Constraints((), c.glossary) for c in asked])
+    assert sum(h.tokens.index(60) % 6 == a for (a, _), (h,) in zip(at, anywhere, strict=True)) < 20
+
+
+def test_equal_terms_share_their_places():
+    made = Glossary([((5,),), ((4,),), ((5,), (5,))], places=[(1,), (2,), (0, 3)])
+    assert made.places == [(2,), (1, 0, 3), (1, 0, 3)]
+    assert made.needs(made.begin, [True, False, False]) == [4]
+    assert made.needs(made.begin, [False, True, True]) == [5]
+    assert made.needs(made.begin) == [4, 5]
 
 
 def test_a_sentence_goes_on_behind_a_long_term():
@@ -212,4 +260,6 @@ def test_constraints_are_checked():
             Constraints((4, bad))
         with pytest.raises(ValueError, match="must stand for text"):
             Constraints((), (((5, bad),),))
+    with pytest.raises(ValueError, match="places must be one for each of 2 terms, got 1"):
+        Constraints((), (((4,),), ((5,),)), places=((0,),))
     assert Constraints((4,), (((5, 6), (7,)),)).tokens == {4, 5, 6, 7}

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from longshort.apps.translate.text import Glossary, Keep, copies, lines, required, restored, units
+from longshort.apps.translate.text import Glossary, Keep, copies, lines, required, restored, units, veil
 
 UNK = 1
+STRANGE = "\U0010fffd"
 LAYOUT = st.text(st.sampled_from(" \t\n\r\v\f\x1c\x85\u2028\u2029\xa0\ufeff\u3000.!?aB1-ß語"), max_size=80)
 
 
@@ -213,6 +214,44 @@ def test_a_word_goes_on_behind_what_is_required_where_it_does_in_the_source():
         assert (one.loose == ()) == (not loose), text
     (tokyo,) = required("to Tokyo", encode, Glossary({"Tokyo": ["東京", "東京X"]}))  # Korean particles are `Vocabulary.glued`'s
     assert tokyo.loose == ((0, *map(ord, "東京")),)
+
+
+def test_what_is_kept_is_one_unknown_word_to_the_network():
+    def encode(text):  # each character is a token, and one that nobody knows is UNK
+        return [0, *(UNK if c == STRANGE else ord(c) for c in text)]
+
+    text = "({x}{y}s) to <b>go</b> and %s at Tim"
+    must = required(text, encode, Glossary({"Tim": "Tom"}), Keep(), veil=True)
+    assert [(one.texts, one.veiled) for one in must] == [
+        (("{x}{y}",) * 2, True), (("<b>",), True), (("</b>",) * 2, True), (("%s",), True), (("Tom",), False)]  # fmt: skip
+    assert [one.phrases for one in must[:2]] == [((0, UNK), (UNK,)), ((0, UNK),)]
+    assert not any(one.loose for one in must)
+    shown, places = veil(text, must)
+    assert shown == f"({STRANGE} s) to {STRANGE} go {STRANGE} and {STRANGE} at Tim"
+    assert len(places) == len(shown) + 1
+    at = [k for k, c in enumerate(shown) if c == STRANGE]
+    assert [text[places[k] : places[k + 1]] for k in at] == ["{x}{y}", "<b>", "</b>", "%s"]
+    for one in must:
+        here = [k for k in range(len(shown)) if places[k] < one.end and one.start < places[k + 1]]
+        assert shown[here[0] : here[-1] + 1].strip() in (STRANGE, "Tim")
+    assert veil("a {b}", required("a {b}", encode, None, Keep())) == ("a {b}", [0, 1, 2, 3, 4, 5])
+
+
+def test_what_was_veiled_is_written_where_it_was_read():
+    def encode(text):
+        return [0, *(UNK if c == STRANGE else ord(c) for c in text)]
+
+    text = "see {x} <i>now</i>"
+    must = required(text, encode, None, Keep(), veil=True)
+    spans = [(0, 3), (4, 7), (8, 11), (11, 14), (14, 18)]  # see, {x}, <i>, now, </i>
+    source = [9, UNK, UNK, 9, UNK]
+    reads = [4, 1, 2, 2, 0]  # where each token looks
+    attention = np.eye(6)[reads] * 0.8 + 0.02
+    made = copies([UNK, UNK, UNK, UNK, 9], attention, text, source, spans, UNK, must, lambda t: [(0, len(t))])
+    assert made == [f"{STRANGE}</i>", "{x}", f"<i>{STRANGE}", ""], (
+        "each once: what is unknown as well and looks there, is nothing"
+    )
+    assert restored(f"jetzt {made[0]} {made[1]} da {made[2]} dort", []) == "jetzt</i> {x} da <i>dort"
 
 
 def test_what_is_kept_stands_there_as_it_was():

@@ -188,6 +188,27 @@ def test_the_rest_is_there_too_and_nothing_is_added(learned):
         assert re.search(r"(?<!\w)Vogelhaus(?!\w)", made), made
 
 
+def test_a_network_that_has_seen_names_passes_on_what_is_kept_as_one(one_thread):
+    """Speakers are names on both sides; where one is kept, nothing else changes."""
+    who = ["Maria", "Otto", "Ivan", "Olga", "Hans"]
+
+    def spoken(pairs, by):
+        return [Pair(f"{by(k)}: {p.source}", f"{by(k)}: {p.target}") for k, p in enumerate(pairs)]
+
+    how = SMALL | {"unknown": 0.5}
+    made = Translator(training=FAST, **how).fit(spoken(TRAIN, lambda k: who[k % 5]), spoken(VALID, lambda k: who[k % 5]))
+    names = ["{first  name}", "https://example.org/a?b=c", "%s", "<i>x@y.org</i>", "{{Ωψ}}"]
+    texts = spoken(TEST[:40], lambda k: names[k % 5])
+    plain = made.translate([f"Maria: {p.source}" for p in TEST[:40]])
+    wants = [text.replace("Maria", names[k % 5]) for k, text in enumerate(plain)]
+    assert np.mean([made.translate(p.source, keep=True) == want for p, want in zip(texts, wants, strict=True)]) > 0.85
+    one = made.explain(texts[0].source, keep=True)[0]
+    assert one.source.startswith("{first name}: ")
+    assert one.source_words[0][0] == one.words[0][0] == "{first name}:"
+    assert all(t.text == f"€{name}: {p.target.split(': ')[1]}" or name in t.text for name, p in zip(names, texts, strict=False)
+               for t in made.explain(f"€{p.source}", keep=True))  # fmt: skip
+
+
 def test_what_is_kept_is_not_even_composed(learned):
     made = learned.explain("My  dog can see {first  e\u0301} now.", keep=True, alternatives=3)[0]
     assert "{first  e\u0301}" in made.text

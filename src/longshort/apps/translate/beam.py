@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from longshort.apps.translate.decode import Network, Search
 from longshort.apps.translate.vocabulary import BOS, EOS, PAD
 
+NEAR = 0.3  # attention to a term's source that makes it the term's turn
 Found = tuple[tuple[int, ...], float, tuple[float, ...], float, NDArray, bool, bool]  # the fields of a `Hypothesis`
 
 
@@ -56,7 +57,7 @@ class Run:
         self.divisor = ((6 + self.most) / 6) ** how.length_penalty  # what divides a score at most
         glued = [c.glued if ids is None else frozenset(np.flatnonzero(np.isin(ids, [*c.glued])).tolist()) for c in asked]
         self.glossaries = [Glossary([[tuple(map(same, p)) for p in term] for term in c.glossary], g,
-                                    frozenset(tuple(map(same, p)) for p in c.loose))
+                                    frozenset(tuple(map(same, p)) for p in c.loose), c.places)
                            for c, g in zip(asked, glued, strict=True)]  # fmt: skip
         self.never = torch.tensor([PAD, BOS], device=device) if only is None else None
         self.termed = bool(asked[0].glossary)  # sentences with and without a glossary have beams of different widths
@@ -101,7 +102,12 @@ class Run:
         own = np.ones((S, W), bool)  # ends by itself, not by force
         if last.any():
             own = finish >= logp.amax(1).double().cpu().numpy().reshape(S, W)
-        needs = [[g.needs(s) for s in self.reached[k]] for k, g in enumerate(self._each())] if self.termed else []
+        left = np.zeros((S, W), int)
+        if self.termed:
+            left = np.array([[g.left(s) for s in self.reached[k]] for k, g in enumerate(self._each())])
+        needs = (
+            self._needs(t, left, attention, finish >= logp.amax(1).double().cpu().numpy().reshape(S, W)) if self.termed else []
+        )
         if how.block:
             self._block(logp, needs, np.repeat(begun, W))
         if begun.any():
@@ -111,9 +117,7 @@ class Run:
             logp[row] = -math.inf
             logp[row, must] = kept
         allowed = np.where((begun | ((t < how.least) & ~last))[:, None], -math.inf, finish)
-        left = np.zeros((S, W), int)
         if self.termed:
-            left = np.array([[g.left(s) for s in self.reached[k]] for k, g in enumerate(self._each())])
             allowed[(left > 0) & ~last[:, None]] = -math.inf
         if how.sample:
             value, parent, token = self._draw(t, logp, allowed, last)
@@ -135,6 +139,19 @@ class Run:
 
     def _each(self) -> list[Glossary]:
         return [self.glossaries[b] for b in self.alive]
+
+    def _needs(self, t: int, left: NDArray, attention: NDArray, ending: NDArray) -> list[list[list[int]]]:
+        """What each hypothesis may begin a term with, or must go on with: terms whose source it reads now. Any term, where there
+        is no room to wait, or where it would end (ending, [S, W]) and no other one of its sentence has all terms."""
+        made = []
+        for s, (b, g) in enumerate(zip(self.alive, self._each(), strict=True)):
+            late = t + 1 + left[s] > self.most[b]
+            if self.count[b] == 0 and left[s].all():
+                late |= ending[s]
+            rows = attention[s * left.shape[1] :][: left.shape[1]]
+            near = np.stack([rows[:, [*at]].sum(1) >= NEAR if at else np.ones(len(rows), bool) for at in g.places], 1)
+            made.append([g.needs(state, (n | l).tolist()) for state, n, l in zip(self.reached[s], near, late, strict=True)])
+        return made
 
     def _block(self, logp: Tensor, needs: list[list[list[int]]], begun: NDArray) -> None:
         """Forbid what would repeat a run of tokens, but for the prefix (begun, [R]) and what a glossary needs."""
@@ -158,13 +175,13 @@ class Run:
     def _allocate(
         self, t: int, logp: Tensor, value: NDArray, parent: NDArray, token: NDArray, needs: list[list[list[int]]], left: NDArray
     ) -> tuple[NDArray, NDArray]:
-        """Choose again, in place: among the best ones, the best one of each hypothesis, and what the glossaries need, but for
+        """Choose again, in place: among the best ones, the `beam` best of each hypothesis, and what the glossaries need, but for
         those that could not meet their terms any more. Returns which hold all terms, [S, width], and beside how many such ones an
         end must stand, [S]: `beam`, but no more than have a place, or a sentence would end as soon as its terms are there."""
         (S, W), free = self.total.shape, np.zeros(value.shape, bool)
         room = np.full(S, self.how.beam)
         tried = [(s, w, k) for s in range(S) for w in range(W) for k in needs[s][w]]
-        tried += [(r // W, r % W, k) for r, k in enumerate(logp.argmax(1).tolist())]
+        tried += [(r // W, r % W, k) for r, best in enumerate(self._best(logp)) for k in best]
         s, w, k = np.array(tried).T
         p = self.total[s, w] + logp[to(s * W + w, logp), to(k, logp)].double().cpu().numpy()
         found: list[dict[tuple[int, int], float]] = [{} for _ in range(S)]
@@ -187,6 +204,16 @@ class Run:
             if len(made) > self.width and free[s].any():
                 room[s] = min(self.how.beam, free[s].sum())
         return free, room
+
+    def _best(self, logp: Tensor) -> list[list[int]]:
+        """The `beam` best tokens of each hypothesis; behind a term those that do not go on with its word."""
+        W, n, firm = self.total.shape[1], min(self.how.beam, logp.shape[1]), logp
+        each = [(s * W + w, g) for s, g in enumerate(self._each()) for w in range(W) if g.fresh(self.reached[s][w])]
+        if each:
+            firm = logp.clone()
+            for row, g in each:
+                firm[row, to(g.glued_tokens, logp)] = -math.inf
+        return firm.topk(n).indices.tolist()
 
     def _accept(
         self, value: NDArray, free: NDArray, room: NDArray, ends: NDArray, parent: NDArray, token: NDArray, V: int

@@ -27,7 +27,8 @@ class Config:
         sampling: share of the merges (bpe) that are skipped at random in training, so that words are seen in many pieces
             (Provilkov et al. 2020); of unigram how freely segmentations are drawn. 0 always takes the best one.
         unknown: share of the names and numbers standing on both sides that are hidden in training, so that the network learns to
-            pass on what it does not know, and the word can be copied. With fallback nothing is unknown, and none is hidden.
+            pass on what it does not know: the word can be copied, and what is kept (links, placeholders) passes unread. With
+            fallback nothing is unknown, and none is hidden.
         embed: width of the embeddings.
         hidden: units of each LSTM layer of the encoder, in each direction.
         decode: units of each LSTM layer of the decoder.

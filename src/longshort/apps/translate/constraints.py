@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import zip_longest
 
 import numpy as np
@@ -30,6 +31,8 @@ class Constraints:
             must appear twice; no token serves two terms.
         glued: tokens that go on with a word: a phrase that one of them follows does not count.
         loose: phrases that they may follow.
+        places: of each term, where its source stands: positions of source tokens. A term begins while these are read, if it can;
+            one without positions may begin anywhere.
 
     Raises:
         ValueError: a term has no phrase, a phrase no token, or a token stands for no text (padding, beginning, end).
@@ -39,8 +42,11 @@ class Constraints:
     glossary: tuple[tuple[Phrase, ...], ...] = ()
     glued: frozenset[int] = field(default=frozenset(), repr=False)
     loose: frozenset[Phrase] = frozenset()
+    places: tuple[Phrase, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.places and len(self.places) != len(self.glossary):
+            raise ValueError(f"places must be one for each of {len(self.glossary)} terms, got {len(self.places)}.")
         for term in self.glossary:
             if not term or not all(term):
                 raise ValueError(f"a term must have one or more phrases, each of one or more tokens, got {term!r}.")
@@ -62,14 +68,20 @@ class Glossary:
 
     Args:
         terms: the phrases of each.
-        glued, loose: see `Constraints`.
+        glued, loose, places: see `Constraints`.
     """
 
     def __init__(
-        self, terms: Sequence[Sequence[Phrase]], glued: frozenset[int] = frozenset(), loose: frozenset[Phrase] = frozenset()
-    ) -> None:
-        self.glued = glued
-        terms = sorted(tuple(sorted(set(term))) for term in terms)
+        self, terms: Sequence[Sequence[Phrase]], glued: frozenset[int] = frozenset(), loose: frozenset[Phrase] = frozenset(),
+        places: Sequence[Phrase] = (),
+    ) -> None:  # fmt: skip
+        self.glued, self.glued_tokens = glued, _ascending(glued)
+        ways = [tuple(sorted(set(term))) for term in terms]
+        every = dict[tuple[Phrase, ...], Phrase]()  # of equal terms the places are those of all
+        for term, at in zip(ways, places or [()] * len(ways), strict=True):
+            every[term] = (*every.get(term, ()), *at)
+        terms = sorted(ways)
+        self.places = [every[term] for term in terms]
         self.full = (1 << len(terms)) - 1
         self.least = [min(map(len, term)) for term in terms]
         self.twin = [k - 1 if k and terms[k - 1] == term else -1 for k, term in enumerate(terms)]  # which must be met before
@@ -96,17 +108,28 @@ class Glossary:
             self._after[state, token] = frozenset(r for r in made if not any(self._beats(met, *r) for met in idle))
         return self._after[state, token]
 
+    @staticmethod
+    def fresh(state: State) -> bool:
+        """Whether a term was just written that counts only if its word does not go on."""
+        return any(phrase < 0 and at for _, phrase, at in state)
+
     def left(self, state: State) -> int:
         """How many tokens are needed at least until all terms are met; 0: they are."""
         if state not in self._left:
             self._left[state] = min(self._rest(*reading) for reading in state)
         return self._left[state]
 
-    def needs(self, state: State) -> list[int]:
-        """The tokens that begin a term or go on with one, ascending. One of them makes `left` less, as long as there are any."""
+    def needs(self, state: State, near: Sequence[bool] | None = None) -> list[int]:
+        """The tokens that begin a term or go on with one, ascending. One of them makes `left` less, as long as there are any.
+
+        Args:
+            state: what was written.
+            near: of each term, in the order of `places`, whether it may begin; None: each one.
+        """
         made = set()
         for met, phrase, at in state:
-            made.update([self.phrases[phrase][at]] if phrase >= 0 else [self.phrases[k][0] for k in self._open(met)])
+            begin = [k for k in self._open(met) if near is None or near[self.term[k]]] if phrase < 0 else []
+            made.update([self.phrases[phrase][at]] if phrase >= 0 else [self.phrases[k][0] for k in begin])
         return sorted(made)
 
     def _open(self, met: int) -> list[int]:
@@ -128,6 +151,11 @@ class Glossary:
         if phrase >= 0:
             total, met = len(self.phrases[phrase]) - at, met | 1 << self.term[phrase]
         return total + sum(n for k, n in enumerate(self.least) if not met >> k & 1)
+
+
+@lru_cache(maxsize=8)
+def _ascending(tokens: frozenset[int]) -> NDArray:
+    return np.array(sorted(tokens), int)
 
 
 def allocate(value: Sequence[float], left: Sequence[int], width: int) -> list[int]:

@@ -16,9 +16,9 @@ from longshort.apps.translate.constraints import Constraints
 from longshort.apps.translate.decode import Hypothesis, Search, search
 from longshort.apps.translate.model import Network
 from longshort.apps.translate.steps import prepared
-from longshort.apps.translate.text import Glossary, Keep, Required, copies, required, restored
+from longshort.apps.translate.text import Glossary, Keep, Required, copies, required, restored, veil
 from longshort.apps.translate.translation import Alternative, Translation
-from longshort.apps.translate.vocabulary import EOS, UNK, Vocabulary, normal
+from longshort.apps.translate.vocabulary import EOS, STRANGE, UNK, Vocabulary, normal
 
 LONGEST = 10_000  # tokens of a sentence: attention takes memory by their square
 TOGETHER = 64  # sentences that are searched side by side
@@ -106,10 +106,10 @@ class Reader:
             raise ValueError("this translator has no shortlist: train it with --shortlist, or translate without fast.")
         kept = [[] if how.keep is None else how.keep.changed(s) for s in sentences]
         sentences = [normal(s) for s in sentences]
-        tokens = [self.source.encode(s) for s in sentences]
+        read = [self._read(s, how) for s in sentences]
+        tokens, spans, must = ([one[k] for one in read] for k in range(3))
         if long := [s for s, t in zip(sentences, tokens, strict=True) if len(t) > LONGEST]:
             raise ValueError(f"a sentence must have at most {LONGEST} tokens: {long[0][:60]!r} has more. Split it into lines.")
-        must = [required(s, self.target.encode, how.glossary, how.keep, self.target.solid_for(s)) for s in sentences]
         prefix = tuple(self.target.encode(how.prefix))
         begun = [Required(0, 0, (normal(how.prefix),), (prefix,))] if UNK in prefix else []
         made: dict[int, Translation] = {}
@@ -120,15 +120,31 @@ class Reader:
         with prepared(self.networks) as networks:
             for some in alike(lengths, 1 if how.fast else TOGETHER):
                 x = torch.tensor([[*tokens[k], EOS] for k in some], device=device)
-                asked = [self._asked(prefix, must[k]) for k in some]
+                asked = [self._asked(prefix, must[k], spans[k]) for k in some]
                 only = self._only(tokens[some[0]], asked[0]) if how.fast else None
                 for k, found in zip(some, search(networks, x, wide, asked, only), strict=True):
-                    made[int(k)] = self._translation(sentences[k], tokens[k], found, [*begun, *must[k]], kept[k], how)
+                    made[int(k)] = self._translation(sentences[k], tokens[k], spans[k], found, [*begun, *must[k]], kept[k], how)
         return [made[k] for k in range(len(sentences))]
 
-    def _asked(self, prefix: tuple[int, ...], must: Sequence[Required]) -> Constraints:
+    def _read(self, sentence: str, how: Decoding) -> tuple[list[int], list[tuple[int, int]], list[Required]]:
+        """The tokens of a sentence, where they stand in it, and what must appear in its translation. What is kept is unknown to a
+        network that has learned to pass on what it does not know."""
+        veiling = how.keep is not None and all(n.config.unknown for n in self.networks)
+        veiling = veiling and all(v.encode(STRANGE).count(UNK) == 1 for v in (self.source, self.target))
+        for way in (True, False) if veiling else (False,):
+            must = required(sentence, self.target.encode, how.glossary, how.keep, self.target.solid_for(sentence), way)
+            text, places = veil(sentence, must)
+            tokens = self.source.encode(text)
+            spans = [(places[a], places[b]) for a, b in self.source.spans(text, tokens)]
+            unknown = {span for token, span in zip(tokens, spans, strict=True) if token == UNK}
+            if all((one.start, one.end) in unknown for one in must if one.veiled):  # none has become one with its neighbour
+                break
+        return tokens, spans, must
+
+    def _asked(self, prefix: tuple[int, ...], must: Sequence[Required], spans: Sequence[tuple[int, int]]) -> Constraints:
         loose = frozenset(phrase for one in must for phrase in one.loose)
-        return Constraints(prefix, tuple(one.phrases for one in must), self.target.glued if must else frozenset(), loose)
+        places = tuple(tuple(j for j, (a, b) in enumerate(spans) if a < one.end and one.start < b) for one in must)
+        return Constraints(prefix, tuple(one.phrases for one in must), self.target.glued if must else frozenset(), loose, places)
 
     def _only(self, tokens: Sequence[int], asked: Constraints) -> Tensor:
         """What may be written for a sentence: its tokens' entries in the shortlist, those tokens, and what is asked for."""
@@ -139,10 +155,10 @@ class Reader:
         return torch.cat([found[found >= 0], more]).unique().to(torch.int64)
 
     def _translation(
-        self, sentence: str, tokens: list[int], found: Sequence[Hypothesis], must: Sequence[Required],
-        kept: Sequence[tuple[str, str]], how: Decoding,
+        self, sentence: str, tokens: list[int], spans: list[tuple[int, int]], found: Sequence[Hypothesis],
+        must: Sequence[Required], kept: Sequence[tuple[str, str]], how: Decoding,
     ) -> Translation:  # fmt: skip
-        best, spans = found[0], self.source.spans(sentence, tokens)
+        best = found[0]
 
         def copied(h: Hypothesis) -> list[str]:
             return copies(h.tokens, h.attention, sentence, tokens, spans, UNK, must, self.target.spans, how.copy)
@@ -150,7 +166,10 @@ class Reader:
         sure = judge(best, tokens, self.source.pieces, self.target.pieces, self.calibration)
         known, made = ([*(v.pieces[k] for k in of), "</s>"] for v, of in ((self.source, tokens), (self.target, best.tokens)))
         hidden = [sentence[slice(*span)] for k, span in zip(tokens, spans, strict=True) if k == UNK]
-        read, written = _words(self.source, tokens, hidden), _words(self.target, best.tokens, copied(best))
+        read, written = (
+            _words(self.source, tokens, hidden),
+            _words(self.target, best.tokens, [text.strip(STRANGE) for text in copied(best)]),
+        )
         texts = [restored(self.target.decode(h.tokens, copied(h)), kept) for h in found]
         several = [Alternative(text, h.logp, h.score, len(h.tokens) + 1) for text, h in zip(texts, found, strict=True)]
         if not how.search.sample:  # a search may find the same text in different pieces

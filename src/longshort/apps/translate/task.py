@@ -20,7 +20,7 @@ from longshort.apps.translate.decode import Search
 from longshort.apps.translate.decoding import Decoding, Reader
 from longshort.apps.translate.losses import smoothed
 from longshort.apps.translate.model import Batch, Network
-from longshort.apps.translate.vocabulary import BOS, EOS, Vocabulary
+from longshort.apps.translate.vocabulary import BOS, EOS, STRANGE, Vocabulary
 from longshort.cell import Cell
 from longshort.probe import unseen
 from longshort.scripts import RUN
@@ -28,7 +28,6 @@ from longshort.task import Batches, Input, Loss, Plain, Split
 
 Tokens = Sequence[Sequence[int]]
 GREEDY = Decoding(Search(beam=1))
-STRANGE = "\U0010fffd"  # a character that no text has
 WORD = re.compile(RUN)
 
 

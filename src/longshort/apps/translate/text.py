@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from longshort.apps.translate.vocabulary import UNK, normal
+from longshort.apps.translate.vocabulary import STRANGE, UNK, normal
 from longshort.scripts import ALONE, RUN, SOLID
 
 Phrase = tuple[int, ...]
@@ -226,6 +226,7 @@ class Required(NamedTuple):
     phrases: the tokens of each text, of which one must appear in one piece: as a word of its own and, where the source does not
         follow a blank or the language has none between words, as what goes on after a character.
     loose: those of them after which the word may go on: where it does so in the source, and in scripts without spaces.
+    veiled: the network reads and writes an unknown word in its place; `phrases` are that word.
     """
 
     start: int
@@ -233,24 +234,28 @@ class Required(NamedTuple):
     texts: tuple[str, ...]
     phrases: tuple[Phrase, ...]
     loose: tuple[Phrase, ...] = ()
+    veiled: bool = False
 
 
 def restored(text: str, kept: Sequence[tuple[str, str]]) -> str:
     """A translation in which what was kept stands as it stood in the source.
 
     Args:
-        text: the translation.
+        text: the translation, with the joints of `copies`.
         kept: what was kept, as `vocabulary.normal` made it, and as it was; where these differ.
     """
+    text = text.replace(f" {STRANGE}", "").replace(f"{STRANGE} ", "").replace(STRANGE, "")
     for made, was in kept:
         text = text.replace(made, was, 1)
     return text
 
 
 def required(
-    sentence: str, encode: Encode, glossary: Glossary | None = None, keep: Keep | None = None, solid: str = ""
-) -> list[Required]:
+    sentence: str, encode: Encode, glossary: Glossary | None = None, keep: Keep | None = None, solid: str = "",
+    veil: bool = False,
+) -> list[Required]:  # fmt: skip
     """What must appear in the translation of a sentence: the translations of its terms, and what is kept. A term counts more.
+    What is kept side by side stays so.
 
     Args:
         sentence: one of `units`.
@@ -258,28 +263,49 @@ def required(
         glossary: terms; None: none.
         keep: what is not translated; None: everything is.
         solid: see `Vocabulary.solid_for`.
+        veil: what is kept is `veiled`.
     """
-    found = [] if glossary is None else glossary.find(sentence)
+    found = [] if glossary is None else [(*one, False) for one in glossary.find(sentence)]
     if keep is not None:
-        taken = [(start, end) for start, end, _ in found]
-        found += [(a, b, (sentence[a:b],)) for a, b in keep.find(sentence) if all(b <= start or end <= a for start, end in taken)]
+        taken, kept = [(start, end) for start, end, *_ in found], list[tuple[int, int]]()
+        for a, b in (span for span in keep.find(sentence) if all(span[1] <= start or end <= span[0] for start, end in taken)):
+            kept.append((kept.pop()[0], b) if kept and kept[-1][1] == a else (a, b))
+        found += [(a, b, (sentence[a:b],), veil) for a, b in kept]
     made = []
-    for start, end, texts in sorted(found):
-        alone = [tuple(encode(text)) for text in texts]
+    for start, end, texts, veiled in sorted(found):
+        shown = [STRANGE if veiled else text for text in texts]
+        alone = [tuple(encode(text)) for text in shown]
         ways = dict(zip(alone, texts, strict=True))
-        for text, own in zip(texts, alone, strict=True):
+        for text, show, own in zip(texts, shown, alone, strict=True):
             for before in filter(None, (sentence[start - 1 : start].strip(), *solid)):
-                head, joined = tuple(encode(before)), tuple(encode(before + text))
+                head, joined = tuple(encode(before)), tuple(encode(before + show))
                 apart = joined.count(UNK) == head.count(UNK) + own.count(UNK)  # no unknown token is of both
                 if apart and joined[: len(head)] == head:
                     ways[joined[len(head) :]] = text
                     break
         ways.pop((), None)
         if ways:
-            goes_on = re.match(RUN, sentence[end:])
+            goes_on = not veiled and re.match(RUN, sentence[end:])
             loose = tuple(phrase for phrase, text in ways.items() if goes_on or ALONE.match(text[-1]))
-            made.append(Required(start, end, tuple(ways.values()), tuple(ways), loose))
+            made.append(Required(start, end, tuple(ways.values()), tuple(ways), loose, veiled))
     return made
+
+
+def veil(sentence: str, must: Sequence[Required]) -> tuple[str, list[int]]:
+    """A sentence with an unknown word in the place of each part that is `veiled`, and where each of its characters, and its end,
+    stands in the sentence."""
+    made, places, at = "", list[int](), 0
+    for one in (r for r in must if r.veiled):
+        before, after = (" " * joint for joint in _joints(sentence, one))
+        made += sentence[at : one.start] + before + STRANGE + after
+        places += [*range(at, one.start), *(one.start for _ in before), one.start, *(one.end for _ in after)]
+        at = one.end
+    return made + sentence[at:], [*places, *range(at, len(sentence) + 1)]
+
+
+def _joints(sentence: str, one: Required) -> tuple[bool, bool]:
+    """Whether a word ends where something begins, and whether one begins where it ends."""
+    return bool(re.fullmatch(RUN, sentence[max(one.start - 1, 0) : one.start])), bool(re.match(RUN, sentence[one.end :]))
 
 
 # ---- unknown words ----
@@ -306,12 +332,17 @@ def copies(
         copy: whether source words are copied; else an unknown token is written as ⁇ where nothing was required.
 
     Returns:
-        A text for each unknown token, as `Vocabulary.decode` takes them.
+        A text for each unknown token, as `Vocabulary.decode` takes them. Where a word goes on beside what was veiled, there is a
+        joint for `restored`: the character that no text has.
 
     Source: Luong et al. 2015, Addressing the rare word problem in neural machine translation; Jean et al. 2015, section 3.3.
     """
     made: list[str] = []
     known = {} if pieces is None or unknown not in tokens else _known(tokens, must, pieces, unknown, attention, spans)
+    known |= _unveiled(
+        [t for t, token in enumerate(tokens) if token == unknown and t not in known], must, attention, spans, sentence
+    )
+    written = {(one.start, one.end) for one in must if one.veiled}  # all of it, where there is a token for each
     before = (-2, (0, 0))  # where the last copy was written, and from where
     for t in (t for t, token in enumerate(tokens) if token == unknown):
         if t in known:
@@ -322,7 +353,7 @@ def copies(
             continue
         k = int(np.argmax(attention[t, : len(spans)])) if spans else -1
         span = (0, 0) if k < 0 else spans[k] if source[k] == unknown else _word(sentence, *spans[k])
-        made.append("" if before == (t - 1, span) else sentence[slice(*span)])
+        made.append("" if before == (t - 1, span) or span in written else sentence[slice(*span)])
         before = t, span
     return made
 
@@ -346,7 +377,8 @@ def _known(
     """What unknown tokens stand for that are part of what was required, by their place: of several, where its source was read."""
     made: dict[int, str] = {}
     taken: set[int] = set()
-    for one in sorted(must, key=lambda r: -len(r.phrases[0])):  # a short phrase may be part of a long one
+    plain = (one for one in must if not one.veiled)
+    for one in sorted(plain, key=lambda r: -len(r.phrases[0])):  # a short phrase may be part of a long one
         here = [j for j, (a, b) in enumerate(spans) if a < one.end and one.start < b]
         for text, phrase in zip(one.texts, one.phrases, strict=True):
             n, own = len(phrase), next(p for t, p in zip(one.texts, one.phrases, strict=True) if t == text)
@@ -360,3 +392,21 @@ def _known(
                 made |= {k + i: normal(text)[slice(*span)] for i, span in zip(marks, lost, strict=True)}
                 break
     return made
+
+
+def _unveiled(
+    places: Sequence[int], must: Sequence[Required], attention: NDArray, spans: Sequence[tuple[int, int]], sentence: str
+) -> dict[int, str]:
+    """What was veiled, each at the unknown token where its source was read most, by their place."""
+    rest = [one for one in must if one.veiled]
+    here = [[j for j, (a, b) in enumerate(spans) if a < one.end and one.start < b] for one in rest]
+    read = sorted(((attention[t, at].sum(), -t, -k) for t in places for k, at in enumerate(here)), reverse=True)
+    made: dict[int, Required] = {}
+    for _, t, k in read:
+        if rest[-k] not in made.values() and -t not in made:
+            made[-t] = rest[-k]
+    texts = {}
+    for t, one in made.items():
+        before, after = (STRANGE * joint for joint in _joints(sentence, one))
+        texts[t] = before + one.texts[0] + after
+    return texts

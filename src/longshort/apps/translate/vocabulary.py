@@ -26,6 +26,7 @@ Kind = Literal["bpe", "unigram", "char"]
 PAD, UNK, BOS, EOS = range(4)
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")  # what these four are called; none of them is ever made from text
 START = "▁"  # how a piece says that a word begins with it
+STRANGE = "\U0010fffd"  # a character that no text has
 RESERVED = "\0▅"  # characters that SentencePiece needs for itself: always unknown
 RARE = 5e-4  # share of the text that may become unknown where there are very many characters
 POOL = 64  # segmentations of a word that BPE-dropout chooses from
