@@ -22,8 +22,8 @@ demo: $(READY)  ## train on the Mauna Loa CO2 record and forecast its last two y
 
 test: lint types house unit native  ## everything that CI asks for
 
-lint: $(READY)  ## style
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(READY)  ## style, and whether README's tables are those of the results
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python -m benchmarks.table --check
 
 types: $(READY) ## mypy --strict
 	$(BIN)/mypy
@@ -65,7 +65,7 @@ bench-speech: $(READY) ## train recognisers on AN4 and score them on its test pa
 	$(BIN)/python -m benchmarks.speech --jobs 2 && $(BIN)/python -m benchmarks.table
 
 bench-translate: $(READY) ## train translators on Multi30k and score them on its test parts: hours
-	$(BIN)/python -m benchmarks.translate && $(BIN)/python -m benchmarks.table
+	$(BIN)/python -m benchmarks.translate --jobs 2 && $(BIN)/python -m benchmarks.table
 
 bench-tatoeba: $(READY) ## train on 167,000 pairs of Tatoeba, both directions, and score them on sentences apart: an hour or two
 	$(BIN)/python -m benchmarks.tatoeba --jobs 2 && $(BIN)/python -m benchmarks.table
@@ -83,6 +83,6 @@ bench-memory: $(READY) ## what a recurrent net can remember: the experiments of 
 pictures: $(READY) ## docs/*.webp: the page of longshort inspect, drawn by chromium
 	$(BIN)/python docs/pictures.py
 
-clean:          ## remove what was built here
+clean:          ## remove what was built here, with .venv and all of out/
 	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -147,6 +147,8 @@ def run(tokens: Sequence[str] | None = None) -> int:
 
 
 def _said(e: Exception) -> str:
+    while isinstance(e, ImportError) and isinstance(e.__cause__, ImportError) and "pip install" not in str(e):
+        e = e.__cause__  # cyclopts names the module that it could not import, not why
     said = str(e) or type(e).__name__
     if isinstance(e, OSError) and e.strerror:
         said = f"{e.filename}: {e.strerror}" if e.filename else e.strerror

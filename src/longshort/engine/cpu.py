@@ -37,7 +37,7 @@ Maybe = Tensor | None
 def refuse(cell: Cell, call: Call) -> str | None:
     """It runs every cell, in float32, float64 and bfloat16, on a CPU."""
     if native is None:
-        return f"the native extension is not installed ({MISSING}). Install a wheel, or a C++ compiler and build again."
+        return f"the native extension is not installed ({MISSING}). Install g++ or clang and build longshort again."
     if call.x.device.type != "cpu":
         return f"it runs on a CPU, and x is on {call.x.device}."
     if call.x.dtype not in TYPES:

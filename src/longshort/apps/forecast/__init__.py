@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,11 @@ if TYPE_CHECKING:
     from longshort.apps.forecast.config import Config
     from longshort.apps.forecast.forecaster import Forecaster
     from longshort.apps.forecast.task import ForecastTask
+
+if find_spec("narwhals") is None:
+    raise ImportError(
+        "forecasting needs narwhals, which is not installed: pip install 'longshort[forecast]', or 'longshort[parquet]' for files"
+    )
 
 __all__ = ["Backtest", "Config", "ForecastTask", "Forecaster"]
 

@@ -78,7 +78,10 @@ def report(backtest: Backtest, path: Path | str, *, about: Mapping[str, Any] | N
 
 def page(backtest: Backtest, about: dict[str, Any]) -> str:
     """The page as text; see `report`."""
-    from jinja2 import Environment, StrictUndefined
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError as e:
+        raise ImportError("a report needs jinja2, which is not installed: pip install 'longshort[report]'") from e
 
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     title, notes = about.pop("title", None), about.pop("notes", ())
