@@ -209,6 +209,24 @@ def test_a_network_that_has_seen_names_passes_on_what_is_kept_as_one(one_thread)
                for t in made.explain(f"€{p.source}", keep=True))  # fmt: skip
 
 
+def test_tags_stand_around_the_same_words(learned):
+    for text, want in (
+        ("My <b>old dog</b> can see the cat.", "Mein <b>alter Hund</b> kann die Katze sehen."),
+        ("Can <i>my old dog</i> see <a href='x'>the <b>cat</b></a>?", "Kann <i>mein alter Hund</i> <a href='x'>die <b>Katze</b></a> sehen?"),
+        ("<p>The man calls the child.</p>", "<p>Der Mann ruft das Kind an.</p>"),
+    ):  # fmt: skip
+        plain = learned.translate(re.sub("<[^>]*>", "", text))
+        made = learned.explain(text, keep=True, alternatives=3)[0]
+        assert re.sub("<[^>]*>", "", made.text) == plain
+        assert plain != re.sub("<[^>]*>", "", want) or made.text == want
+        assert made.source == text
+        for other in made.alternatives:
+            assert sorted(re.findall("<[^>]*>", other.text)) == sorted(re.findall("<[^>]*>", text))
+    lines = "<br>\n  {name}\n<p>https://example.org {x}</p>\n\n"
+    assert learned.translate(lines, keep=True) == lines, "nothing in them is translated"
+    assert learned.explain(lines, keep=True) == []
+
+
 def test_what_is_kept_is_not_even_composed(learned):
     made = learned.explain("My  dog can see {first  e\u0301} now.", keep=True, alternatives=3)[0]
     assert "{first  e\u0301}" in made.text

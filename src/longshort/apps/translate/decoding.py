@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from longshort.apps.translate.confidence import Calibration, judge
 from longshort.apps.translate.constraints import Constraints
 from longshort.apps.translate.decode import Hypothesis, Search, search
+from longshort.apps.translate.markup import Tag, place, strip
 from longshort.apps.translate.model import Network
 from longshort.apps.translate.steps import prepared
 from longshort.apps.translate.text import Glossary, Keep, Required, copies, required, restored, veil
@@ -70,6 +71,23 @@ class Decoding:
         return cls(Search(**asked), **{k: v for k, v in how.items() if k in own})
 
 
+class _Seen(NamedTuple):
+    """A sentence as a network gets it.
+
+    bare: without its tags.
+    tokens: its tokens.
+    spans: where they stand in it.
+    must: what must appear in its translation.
+    tags: what was taken out of it.
+    """
+
+    bare: str
+    tokens: list[int]
+    spans: list[tuple[int, int]]
+    must: list[Required]
+    tags: list[Tag]
+
+
 class Reader:
     """Translates sentences with one network, or with an ensemble.
 
@@ -106,8 +124,8 @@ class Reader:
             raise ValueError("this translator has no shortlist: train it with --shortlist, or translate without fast.")
         kept = [[] if how.keep is None else how.keep.changed(s) for s in sentences]
         sentences = [normal(s) for s in sentences]
-        read = [self._read(s, how) for s in sentences]
-        tokens, spans, must = ([one[k] for one in read] for k in range(3))
+        seen = [self._seen(s, how) for s in sentences]
+        tokens = [one.tokens for one in seen]
         if long := [s for s, t in zip(sentences, tokens, strict=True) if len(t) > LONGEST]:
             raise ValueError(f"a sentence must have at most {LONGEST} tokens: {long[0][:60]!r} has more. Split it into lines.")
         prefix = tuple(self.target.encode(how.prefix))
@@ -120,30 +138,33 @@ class Reader:
         with prepared(self.networks) as networks:
             for some in alike(lengths, 1 if how.fast else TOGETHER):
                 x = torch.tensor([[*tokens[k], EOS] for k in some], device=device)
-                asked = [self._asked(prefix, must[k], spans[k]) for k in some]
+                asked = [self._asked(prefix, seen[k]) for k in some]
                 only = self._only(tokens[some[0]], asked[0]) if how.fast else None
                 for k, found in zip(some, search(networks, x, wide, asked, only), strict=True):
-                    made[int(k)] = self._translation(sentences[k], tokens[k], spans[k], found, [*begun, *must[k]], kept[k], how)
+                    made[int(k)] = self._translation(sentences[k], seen[k], found, begun, kept[k], how)
         return [made[k] for k in range(len(sentences))]
 
-    def _read(self, sentence: str, how: Decoding) -> tuple[list[int], list[tuple[int, int]], list[Required]]:
-        """The tokens of a sentence, where they stand in it, and what must appear in its translation. What is kept is unknown to a
-        network that has learned to pass on what it does not know."""
+    def _seen(self, sentence: str, how: Decoding) -> _Seen:
+        """A sentence as a network gets it. What is kept is unknown to one that has learned to pass on what it does not know."""
+        bare, tags = (sentence, []) if how.keep is None else strip(sentence, how.keep.tags(sentence))
+        if not any(c.isalnum() for c in bare):
+            bare, tags = sentence, []
         veiling = how.keep is not None and all(n.config.unknown for n in self.networks)
         veiling = veiling and all(v.encode(STRANGE).count(UNK) == 1 for v in (self.source, self.target))
         for way in (True, False) if veiling else (False,):
-            must = required(sentence, self.target.encode, how.glossary, how.keep, self.target.solid_for(sentence), way)
-            text, places = veil(sentence, must)
+            must = required(bare, self.target.encode, how.glossary, how.keep, self.target.solid_for(bare), way)
+            text, places = veil(bare, must)
             tokens = self.source.encode(text)
             spans = [(places[a], places[b]) for a, b in self.source.spans(text, tokens)]
             unknown = {span for token, span in zip(tokens, spans, strict=True) if token == UNK}
             if all((one.start, one.end) in unknown for one in must if one.veiled):  # none has become one with its neighbour
                 break
-        return tokens, spans, must
+        return _Seen(bare, tokens, spans, must, tags)
 
-    def _asked(self, prefix: tuple[int, ...], must: Sequence[Required], spans: Sequence[tuple[int, int]]) -> Constraints:
+    def _asked(self, prefix: tuple[int, ...], seen: _Seen) -> Constraints:
+        must = seen.must
         loose = frozenset(phrase for one in must for phrase in one.loose)
-        places = tuple(tuple(j for j, (a, b) in enumerate(spans) if a < one.end and one.start < b) for one in must)
+        places = tuple(tuple(j for j, (a, b) in enumerate(seen.spans) if a < one.end and one.start < b) for one in must)
         return Constraints(prefix, tuple(one.phrases for one in must), self.target.glued if must else frozenset(), loose, places)
 
     def _only(self, tokens: Sequence[int], asked: Constraints) -> Tensor:
@@ -155,28 +176,43 @@ class Reader:
         return torch.cat([found[found >= 0], more]).unique().to(torch.int64)
 
     def _translation(
-        self, sentence: str, tokens: list[int], spans: list[tuple[int, int]], found: Sequence[Hypothesis],
-        must: Sequence[Required], kept: Sequence[tuple[str, str]], how: Decoding,
+        self, sentence: str, seen: _Seen, found: Sequence[Hypothesis], begun: Sequence[Required],
+        kept: Sequence[tuple[str, str]], how: Decoding,
     ) -> Translation:  # fmt: skip
-        best = found[0]
+        best, (bare, tokens, spans, must, tags) = found[0], seen
 
         def copied(h: Hypothesis) -> list[str]:
-            return copies(h.tokens, h.attention, sentence, tokens, spans, UNK, must, self.target.spans, how.copy)
+            return copies(h.tokens, h.attention, bare, tokens, spans, UNK, [*begun, *must], self.target.spans, how.copy)
+
+        def text(h: Hypothesis) -> str:
+            unknown = copied(h)
+            made = self.target.decode(h.tokens, unknown)
+            made = place(made, tags, self._places(h.tokens, unknown), h.attention, bare, spans) if tags else made
+            return restored(made, kept)
 
         sure = judge(best, tokens, self.source.pieces, self.target.pieces, self.calibration)
         known, made = ([*(v.pieces[k] for k in of), "</s>"] for v, of in ((self.source, tokens), (self.target, best.tokens)))
-        hidden = [sentence[slice(*span)] for k, span in zip(tokens, spans, strict=True) if k == UNK]
+        hidden = [bare[slice(*span)] for k, span in zip(tokens, spans, strict=True) if k == UNK]
         read, written = (
             _words(self.source, tokens, hidden),
             _words(self.target, best.tokens, [text.strip(STRANGE) for text in copied(best)]),
         )
-        texts = [restored(self.target.decode(h.tokens, copied(h)), kept) for h in found]
-        several = [Alternative(text, h.logp, h.score, len(h.tokens) + 1) for text, h in zip(texts, found, strict=True)]
+        several = [Alternative(text(h), h.logp, h.score, len(h.tokens) + 1) for h in found]
         if not how.search.sample:  # a search may find the same text in different pieces
             several = [a for k, a in enumerate(several) if a.text not in {b.text for b in several[:k]}]
         alternatives = tuple(several[: how.search.alternatives])
         return Translation(alternatives[0].text, sentence, best.logp, best.score, sure.value, sure.signs, tuple(known),
                            tuple(made), best.attention, read, written, alternatives, best.finished, best.met)  # fmt: skip
+
+    def _places(self, ids: Sequence[int], unknown: Sequence[str]) -> list[tuple[int, int]]:
+        """Where each token stands in their text, without the blank before a word."""
+        made, end = [], 0
+        whole = self.target.decode(ids, unknown)
+        for k in range(1, len(ids) + 1):
+            text = self.target.decode(ids[:k], unknown[: ids[:k].count(UNK)])
+            made.append((end + (len(text) > end and whole[end : end + 1] == " "), len(text)))
+            end = len(text)
+        return made
 
 
 def alike(lengths: NDArray, most: int) -> list[NDArray]:

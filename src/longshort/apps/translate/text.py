@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from longshort.apps.translate.markup import TAG
 from longshort.apps.translate.vocabulary import STRANGE, UNK, normal
 from longshort.scripts import ALONE, RUN, SOLID
 
@@ -28,7 +29,8 @@ WORD = re.compile(rf"{RUN}(?:[-'.@_]{RUN})*")
 PATTERNS: Mapping[str, str] = {
     "url": r"(?:https?://|ftp://|www\.)[^\s<>\"]*[^\s<>\".,;:!?'()\[\]{}]",
     "email": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
-    "placeholder": r"\{\{[^{}\n]*\}\}|\$?\{[^{}\n]*\}|%\(\w+\)[sdf]|(?<![\w%])%[sdf](?!\w)|</?\w[^<>\n]*>",
+    "placeholder": r"\{\{[^{}\n]*\}\}|\$?\{[^{}\n]*\}|%\(\w+\)[sdf]|(?<![\w%])%[sdf](?!\w)",
+    "tag": TAG,
 }
 
 
@@ -60,12 +62,13 @@ class Layout:
         return "".join(made)
 
 
-def units(text: str) -> Layout:
+def units(text: str, keep: Keep | None = None) -> Layout:
     """Split a text into what is translated and what stays: line ends of every kind, tabs, empty lines, blanks at the ends of
     lines, and lines that hold neither letter nor digit. A line is a sentence; where it has tabs, each piece between them is one.
 
     Args:
         text: any text.
+        keep: what is not translated: lines that hold nothing else stay as well.
     """
     sentences, blanks, one, kept = [], [], 0, 0  # kept: how much of the text has found its place
     for two, after in [*(m.span() for m in BREAK.finditer(text)), (len(text), len(text))]:
@@ -73,7 +76,8 @@ def units(text: str) -> Layout:
             one += 1
         while one < two and _blank(text[two - 1]):
             two -= 1
-        if any(c.isalnum() for c in text[one:two]):
+        said = text[one:two] if keep is None else keep.rest(text[one:two])
+        if any(c.isalnum() for c in said):
             blanks.append(text[kept:one])
             sentences.append(text[one:two])
             kept = two
@@ -207,6 +211,16 @@ class Keep:
         """What of the spans of a text is not `vocabulary.normal`, as that makes it, and as it is."""
         found = [text[a:b] for a, b in self.find(text)]
         return [(normal(one), one) for one in found if normal(one) != one]
+
+    def rest(self, text: str) -> str:
+        """A text without the spans."""
+        for a, b in reversed(self.find(text)):
+            text = text[:a] + text[b:]
+        return text
+
+    def tags(self, text: str) -> list[tuple[int, int]]:
+        """Those of the spans that are tags."""
+        return [(a, b) for a, b in self.find(text) if re.fullmatch(TAG, text[a:b])]
 
     def find(self, text: str) -> list[tuple[int, int]]:
         """Spans (start, end) that stay as they are, in order, apart from each other; a match that begins in another is none."""

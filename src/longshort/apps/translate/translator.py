@@ -190,7 +190,7 @@ class Translator:
         while ahead := list(islice(texts, AHEAD)):
             if strange := [t for t in ahead if not isinstance(t, str)]:
                 raise TypeError(f"a text must be a string, got {strange[0]!r}.")
-            layouts = [units(t) for t in ahead]
+            layouts = [units(t, decoding.keep) for t in ahead]
             made = iter(reader([s for layout in layouts for s in layout.sentences], decoding))
             for layout in layouts:
                 yield layout, list(islice(made, len(layout.sentences)))
