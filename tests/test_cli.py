@@ -251,6 +251,17 @@ def test_bad_data_names_the_row(tmp_path: Path, capfd: pytest.CaptureFixture) ->
     assert not (tmp_path / "m.safetensors").exists()
 
 
+@pytest.mark.parametrize(("lacks", "words", "said"), [
+    ("narwhals", "train forecast --help", "forecasting needs narwhals, which is not installed: pip install 'longshort[forecast]', or "),
+    ("jinja2", "eval {model} --data {data} --report out.html", "a report needs jinja2, which is not installed: pip install 'longshort[report]'"),
+])  # fmt: skip
+def test_what_is_missing_is_named_with_its_extra(home: Path, tmp_path: Path, lacks: str, words: str, said: str) -> None:
+    code = f"import sys; sys.modules[{lacks!r}] = None\nfrom longshort import cli\nsys.exit(cli.run(sys.argv[1:]))"
+    words = words.format(model=home / "m.safetensors", data=home / "data.csv")
+    done = subprocess.run([sys.executable, "-c", code, *words.split()], capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    assert (done.returncode, done.stderr[: len(said) + 7]) == (1, f"error: {said}")
+
+
 def test_a_bug_of_ours_is_not_hidden(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["eval", str(home / "m.safetensors"), "--data", str(home / "data.csv")]
     monkeypatch.setattr(Forecaster, "backtest", lambda *_, **__: {}["x"])
