@@ -278,8 +278,13 @@ def evaluate(
         step: steps between two origins.
         quiet: print nothing; only useful with --out or --report.
     """
-    if report is not None and report.suffix != ".html":
-        raise ValueError(f"--report must end in .html, got {str(report)!r}.")
+    if report is not None:
+        from longshort.apps.forecast.report import report as draw
+        from longshort.apps.forecast.report import template
+
+        if report.suffix != ".html":
+            raise ValueError(f"--report must end in .html, got {str(report)!r}.")
+        template()  # before the work, not after it
     _positive(windows=windows, step=step)
     for name in baselines:
         chosen_name(name)
@@ -296,8 +301,6 @@ def evaluate(
         plain = {name: {k: v if math.isfinite(v) else None for k, v in column.items()} for name, column in scores.items()}
         out.write_text(json.dumps(plain, indent=2) + "\n")
     if report is not None:
-        from longshort.apps.forecast.report import report as draw
-
         about = {"model": model.name, "data": data.name, "windows per series": windows, "steps between windows": step}
         draw(backtest, report, about=about | {"notes": notes})
     if not quiet:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,7 @@ from longshort.apps.forecast import diagnostics, evidence, plot
 from longshort.apps.forecast.backtest import Backtest
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from matplotlib.figure import Figure
 
 MEANING = {
@@ -76,21 +78,29 @@ def report(backtest: Backtest, path: Path | str, *, about: Mapping[str, Any] | N
     return target
 
 
-def page(backtest: Backtest, about: dict[str, Any]) -> str:
-    """The page as text; see `report`."""
+def template() -> Template:
+    """The page without its contents.
+
+    Raises:
+        ImportError: what draws it is not installed.
+    """
     try:
+        import_module("matplotlib")  # for the figures
         from jinja2 import Environment, StrictUndefined
     except ImportError as e:
-        raise ImportError("a report needs jinja2, which is not installed: pip install 'longshort[report]'") from e
+        raise ImportError(f"a report needs {e.name}, which is not installed: pip install 'longshort[report]'") from e
+    text = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False).from_string(text)
 
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+
+def page(backtest: Backtest, about: dict[str, Any]) -> str:
+    """The page as text; see `report`."""
     title, notes = about.pop("title", None), about.pop("notes", ())
     names, panel, config = list(backtest.quantiles), backtest.panel, backtest.config
     H, n = config.horizon, len(backtest.series)
     scores = evidence.scores(backtest)
     count = _count(len(np.unique(backtest.series)), "series", "series")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
-    return environment.from_string(template).render(
+    return template().render(
         title=title or f"Can you trust this forecast of {count}?",
         lead=f"{_count(H, 'step')} ahead, from {_count(n, 'past origin')} of {count}, beside what really came.",
         palette=[(k, *v) for k, v in PALETTE.items()],
