@@ -99,15 +99,12 @@ class Run:
         if self.never is not None:
             logp.index_fill_(1, self.never, -math.inf)
         last, begun = t == self.most[alive], t < self.begun[alive]  # [S]
-        own = np.ones((S, W), bool)  # ends by itself, not by force
-        if last.any():
-            own = finish >= logp.amax(1).double().cpu().numpy().reshape(S, W)
-        left = np.zeros((S, W), int)
+        ending, left, needs = np.ones((S, W), bool), np.zeros((S, W), int), list[list[list[int]]]()
+        if self.termed or last.any():
+            ending = finish >= logp.amax(1).double().cpu().numpy().reshape(S, W)  # its end is what comes next
         if self.termed:
             left = np.array([[g.left(s) for s in self.reached[k]] for k, g in enumerate(self._each())])
-        needs = (
-            self._needs(t, left, attention, finish >= logp.amax(1).double().cpu().numpy().reshape(S, W)) if self.termed else []
-        )
+            needs = self._needs(t, left, attention, ending)
         if how.block:
             self._block(logp, needs, np.repeat(begun, W))
         if begun.any():
@@ -134,7 +131,8 @@ class Run:
             parent[dead], token[dead] = 0, end
             stuck = dead.all(1) & ~accept.any(1) & (self.count[alive] == 0)
             accept |= stuck[:, None] & (total > -math.inf)
-        self._put_aside(t, accept, total, finish, own & (allowed > -math.inf), left == 0)
+        own = (ending | ~last[:, None]) & (allowed > -math.inf)  # ends by itself, not by force
+        self._put_aside(t, accept, total, finish, own, left == 0)
         self._go_on(value, parent, token, logp)
 
     def _each(self) -> list[Glossary]:

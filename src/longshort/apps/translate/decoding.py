@@ -193,10 +193,8 @@ class Reader:
         sure = judge(best, tokens, self.source.pieces, self.target.pieces, self.calibration)
         known, made = ([*(v.pieces[k] for k in of), "</s>"] for v, of in ((self.source, tokens), (self.target, best.tokens)))
         hidden = [bare[slice(*span)] for k, span in zip(tokens, spans, strict=True) if k == UNK]
-        read, written = (
-            _words(self.source, tokens, hidden),
-            _words(self.target, best.tokens, [text.strip(STRANGE) for text in copied(best)]),
-        )
+        read = _words(self.source, tokens, hidden)
+        written = _words(self.target, best.tokens, [text.strip(STRANGE) for text in copied(best)])
         several = [Alternative(text(h), h.logp, h.score, len(h.tokens) + 1) for h in found]
         if not how.search.sample:  # a search may find the same text in different pieces
             several = [a for k, a in enumerate(several) if a.text not in {b.text for b in several[:k]}]

@@ -353,9 +353,8 @@ def copies(
     """
     made: list[str] = []
     known = {} if pieces is None or unknown not in tokens else _known(tokens, must, pieces, unknown, attention, spans)
-    known |= _unveiled(
-        [t for t, token in enumerate(tokens) if token == unknown and t not in known], must, attention, spans, sentence
-    )
+    rest = [t for t, token in enumerate(tokens) if token == unknown and t not in known]
+    known |= _unveiled(rest, must, attention, spans, sentence)
     written = {(one.start, one.end) for one in must if one.veiled}  # all of it, where there is a token for each
     before = (-2, (0, 0))  # where the last copy was written, and from where
     for t in (t for t, token in enumerate(tokens) if token == unknown):
