@@ -210,6 +210,22 @@ def test_endpoints_cut_where_nobody_speaks(learned: Recognizer, spoken: dict[str
         assert [t.text for t in other.finished] == [t.text for t in whole.finished]
 
 
+@pytest.mark.parametrize("rule", [Endpoint(), Endpoint(empty=0.2)], ids=str)
+def test_no_word_is_lost_where_an_utterance_ends(learned: Recognizer, spoken: dict[str, Path], rule: Endpoint) -> None:
+    """Wherever a rule cuts: the word that has begun there is heard from its beginning."""
+    told, rng = data.read(spoken["test"])[:15], np.random.default_rng(0)
+    wrong = [0, 0]
+    for gap in (0.1, 0.3, 0.5):  # and what is quiet at the ends of the recordings
+        quiet = (rng.normal(size=round(16_000 * gap)) * 1e-3).astype(np.float32)
+        x = np.concatenate([v for k in range(len(told)) for v in (sound(spoken, k), quiet)])
+        want = " ".join(u.text for u in told)
+        for k, made in enumerate((learned.transcribe(x, 16_000), learned.transcribe(x, 16_000, endpoint=rule))):
+            wrong[k] += int(metrics.word_score([want], [made.text]).counts[0, 1:].sum())
+            assert " ".join("".join(t.text for t in made.tokens).split()) == made.text
+    whole, cut = (w / (3 * sum(len(u.text.split()) for u in told)) for w in wrong)
+    assert cut < 0.1, (whole, cut)
+
+
 @pytest.mark.parametrize("quiet", [10_000, 13_000, 16_000, 20_000])
 def test_an_endpoint_in_the_silence_at_the_end_adds_no_time(learned: Recognizer, spoken: dict[str, Path], quiet: int) -> None:
     x = np.concatenate([sound(spoken, 0), np.zeros(quiet, np.float32)])
@@ -415,6 +431,7 @@ def test_wrong_fields_are_named() -> None:
         Recognizer().transcribe("a.wav")
 
 
+@pytest.mark.filterwarnings("ignore:the network has hardly learned")
 def test_a_preview_makes_its_folder(spoken: dict[str, Path], tmp_path: Path) -> None:
     some = data.read(spoken["train"])
     Recognizer(training=BRIEF, **SMALL).fit(some[:20], some[20:22], preview=tmp_path / "live" / "m.safetensors")

@@ -173,6 +173,9 @@ def test_the_best_score_is_kept_and_patience_ends() -> None:
     assert [line["best"] for line in result.history] == [True, True, False, False, False, False]
     assert result.history[2]["scores"] == {"MSE": None}
 
+    stuck = train(Meddled(scripted=(5.0, 6.0, 5.0, 5.0)), Training(steps=12, evaluate=3, patience=0), progress=False)
+    assert (stuck.step, [line["best"] for line in stuck.history]) == (12, [True, False, False, False]), "it has learned more"
+
     class Higher(Meddled):
         better = ("MSE", "max")
 

@@ -296,7 +296,7 @@ class _Run(Generic[B]):
 
     @property
     def finished(self) -> bool:
-        best_step = self.ranked[0][1] if self.ranked else 0
+        best_step = max((line["step"] for line in self.history if line["best"]), default=0)
         since = sum(line["step"] > best_step for line in self.history)
         return not self.due and (self.step >= self.total or 0 < self.training.patience <= since)
 
@@ -393,7 +393,9 @@ class _Run(Generic[B]):
         return scores[0]
 
     def judge(self, scores: Mapping[str, float]) -> dict[str, Any]:
-        """Keep the averaged weights if they are among the best so far, or as long as there is no finite score to judge by."""
+        """Keep the averaged weights if they are among the best so far, or as long as there is no finite score to judge by. Of
+        equal scores the first one counts; but as long as none is better than the very first, the last one, which has learned
+        more."""
         metric, direction = self.task.better
         if scores and metric not in scores:
             raise ValueError(f"score() must return {metric!r}, the metric of `better`; it returned {', '.join(scores)}.")
@@ -401,12 +403,16 @@ class _Run(Generic[B]):
         value, others, sign = finite.get(metric), [r for r in self.ranked if r[0] is not None], 1 if direction == "min" else -1
         better = False
         if value is not None or not others:
-            rows = sorted([*others, (value, self.step, -1)], key=lambda r: sign * (r[0] or 0.0))[: self.training.best]
+            better = not others or sign * (value or 0.0) < sign * (others[0][0] or 0.0)
+            first = self.history[0]["scores"].get(metric) if self.history else None
+            rows = sorted(
+                [*others, (value, self.step, -1)], key=lambda r: (sign * (r[0] or 0.0), -r[1] if r[0] == first else r[1])
+            )[: self.training.best]
             if any(place < 0 for _, _, place in rows):
                 free = min({*range(self.training.best)} - {place for _, _, place in rows})
                 rows = [(v, step, free if place < 0 else place) for v, step, place in rows]
                 self.best[free] = {k: v.clone() for k, v in self.average.state_dict().items()}
-            self.ranked, better = rows, rows[0][1] == self.step
+            self.ranked = rows
         line = {"step": self.step, "epoch": self.epoch, "loss": self.loss, "lr": self.training.rate(self.step - 1, self.total),
                 "seconds": round(self.seconds, 3), "scores": finite, "best": better}  # fmt: skip
         self.history.append(line)

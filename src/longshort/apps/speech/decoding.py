@@ -125,7 +125,9 @@ class Reader:
         if how.ngram is not None:
             weight = self.ngram_weight if how.ngram_weight is None else how.ngram_weight
             bonus = self.word_bonus if how.word_bonus is None else how.word_bonus
-            judges.append(WordScorer(self._ngram(how.ngram), self.units, weight, bonus))
+            ngram = self._ngram(how.ngram)
+            hot = (word for phrase in how.hotwords or () for word in self.units.split(phrase))  # expected, so they are words
+            judges.append(WordScorer(ngram, self.units, weight, bonus, lexicon=[*ngram.words, *hot]))
         if how.language is not None:
             judges.append(LanguageScorer(self._language(how.language), how.language_weight))
         if how.hotwords:

@@ -31,7 +31,6 @@ from longshort.apps.speech.units import Units, normal
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
 from longshort.probe import Watch
-from longshort.scripts import words
 from longshort.train import Training, train
 
 BROUGHT = ("units", "pieces")  # settings that belong to the units of a model to start from
@@ -130,8 +129,7 @@ class Recognizer:
 
         told: list[list[str]] = []
         if self.config.ngram:
-            split = words if task.recipe.units.solid else str.split
-            told = [split(normal(u.text, self.config.fold)) for u in task.train]
+            told = [task.recipe.units.split(normal(u.text, self.config.fold)) for u in task.train]
             for u, text in zip(task.train, told, strict=True):
                 if marks := {*MARKS[1:]}.intersection(text):
                     raise ValueError(
@@ -154,6 +152,11 @@ class Recognizer:
                 f"the network writes nothing: {blank:.1f} % of its steps are blank. It has not learned to listen yet: train "
                 "longer (most need thousands of updates), raise lr, take smaller batches (seconds), or check that texts belong "
                 "to their recordings.", UserWarning, stacklevel=2,
+            )  # fmt: skip
+        elif wrong > WRONG:
+            warnings.warn(
+                f"the network has hardly learned yet: {wrong:.0f} errors in 100 characters. Train longer: most need thousands of "
+                "updates.", UserWarning, stacklevel=2,
             )  # fmt: skip
         return self
 
@@ -365,7 +368,8 @@ class Recognizer:
         def said(best: Any) -> str:
             return reader.units.decode(best.tokens)
 
-        return Stream(self.fitted, self._recipe.filterbank, search, transcript, said, endpoint, how.wanted)
+        return Stream(self.fitted, self._recipe.filterbank, search, transcript, said, endpoint, how.wanted,
+                      "" if reader.units.solid else " ")  # fmt: skip
 
     @property
     def units(self) -> Units:

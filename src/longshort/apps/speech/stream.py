@@ -15,9 +15,11 @@ from longshort.apps.speech import audio
 from longshort.apps.speech.config import STEP, SUBSAMPLING, TAIL
 from longshort.apps.speech.features import Filterbank
 from longshort.apps.speech.model import Network, State
-from longshort.apps.speech.transcript import Transcript
+from longshort.apps.speech.transcript import Token, Transcript
 
 MOST = 2048  # frames that are encoded at once
+BEFORE = 256  # likewise where an utterance may be over in them: what follows is encoded again
+AGAIN = 12  # steps that the next utterance hears again: a word is written up to half a second after it began
 
 
 class Search(Protocol):
@@ -83,19 +85,20 @@ class Stream:
         said: the text of a hypothesis.
         endpoint: when an utterance is over; None: when the recording is.
         most: hypotheses that the search is asked for when an utterance is over.
+        space: what is written between two utterances.
     """
 
     def __init__(
         self, network: Network, bank: Filterbank, search: Callable[[], Search],
         transcript: Callable[[Sequence[Any], int, int], Transcript], said: Callable[[Any], str],
-        endpoint: Endpoint | None = None, most: int = 1,
+        endpoint: Endpoint | None = None, most: int = 1, space: str = " ",
     ) -> None:  # fmt: skip
         self._network, self._search, self._transcript, self._endpoint = network, search, transcript, endpoint
-        self._said, self._most = said, most
+        self._said, self._most, self._space = said, most, space
         self._bank, self._features = bank, bank.stream()
         self._resampler: audio.Resampler | None = None
         self._rate = 0
-        self._pending = np.empty((0, bank.bins), np.float32)
+        self._pending = self._held = np.empty((0, bank.bins), np.float32)  # frames to be encoded; and the last ones that were
         self._state = network.start(1)
         self._now, self._steps, self._first = search(), 0, 0  # search, steps that it has seen, step at which it began
         self._over = False
@@ -122,7 +125,7 @@ class Stream:
     @property
     def text(self) -> str:
         """All that has been heard so far, finished utterances first."""
-        return " ".join(filter(None, (*(t.text for t in self.finished), self._said(self._now.best(1)[0]))))
+        return self._space.join(filter(None, (*(t.text for t in self.finished), self._said(self._now.best(1)[0]))))
 
     def finish(self) -> Transcript:
         """The recording is over: what is still in the buffers is heard, to the last word.
@@ -142,7 +145,7 @@ class Stream:
             if last.text or not self.finished:
                 self.finished.append(last)
             self._first, self._steps, self._now = max(self._first + self._steps - TAIL, 0), 0, self._search()
-        return _joined(self.finished, self._first * STEP)
+        return _joined(self.finished, self._first * STEP, self._space)
 
     def feed(self, samples: ArrayLike, rate: int | None = None) -> None:
         """As `accept`, but what comes waits until `advance` is called, for this stream or for many at once."""
@@ -163,7 +166,7 @@ class Stream:
     @property
     def ready(self) -> int:
         """Frames that can be encoded now."""
-        n = min(len(self._pending), MOST)
+        n = min(len(self._pending), MOST if self._endpoint is None else BEFORE)
         return n if self._over and n == len(self._pending) else n // SUBSAMPLING * SUBSAMPLING
 
     def _heard(self, frames: int, said: Any, state: State) -> None:
@@ -177,16 +180,21 @@ class Stream:
                 self._steps += 1
                 times = self._now.best(1)[0].times
                 if self._endpoint.reached(self._steps, times[-1] if times else None):
-                    self._cut()
-                    frames, state = min(SUBSAMPLING * (k + 1), frames), self._network.start(1)
-                    break
+                    return self._cut(min(SUBSAMPLING * (k + 1), frames), self._steps - 1 - (times[-1] if times else -1))
+            self._held = np.concatenate([self._held, self._pending[:frames]])[-AGAIN * SUBSAMPLING :]
         self._pending, self._state = self._pending[frames:], state
 
-    def _cut(self) -> None:
+    def _cut(self, frames: int, quiet: int) -> None:
+        """An utterance is over with the first `frames` of the pending features, `quiet` steps after its last token: the next one
+        hears those again, for a word may have begun in them."""
+        again = min(AGAIN, quiet, self._steps // 2)
         made = self._transcript(self._now.finish(self._most), self._first, self._steps)
         if made.text:
             self.finished.append(made)
-        self._first, self._steps, self._now = self._first + self._steps, 0, self._search()
+        self._first, self._steps, self._now = self._first + self._steps - again, 0, self._search()
+        heard = np.concatenate([self._held, self._pending[:frames]])
+        self._pending = np.concatenate([heard[len(heard) - again * SUBSAMPLING :], self._pending[frames:]])
+        self._held, self._state = heard[:0], self._network.start(1)
 
 
 @torch.no_grad()
@@ -204,11 +212,16 @@ def advance(streams: Sequence[Stream]) -> None:
             s._heard(n, said[k][:t], state.rows(torch.tensor([k])))
 
 
-def _joined(parts: Sequence[Transcript], duration: float) -> Transcript:
+def _joined(parts: Sequence[Transcript], duration: float, space: str) -> Transcript:
     """Transcripts of pieces of a recording, as one; duration: of all of it, seconds."""
     if len(parts) == 1:
         return replace(parts[0], duration=duration)
     words = tuple(itertools.chain.from_iterable(p.words for p in parts))
-    tokens = tuple(itertools.chain.from_iterable(p.tokens for p in parts))
-    text, score = " ".join(p.text for p in parts), sum(p.score for p in parts)
-    return Transcript(text, words, score, duration, name=parts[0].name, tokens=tokens)
+    tokens = list[Token]()
+    for p in parts:
+        first, rest = p.tokens[:1], p.tokens[1:]
+        there = tokens and first and (tokens[-1].text.endswith(" ") or first[0].text.startswith(" "))
+        apart = space if tokens and not there else ""
+        tokens += [*(replace(one, text=apart + one.text) for one in first), *rest]
+    text, score = space.join(p.text for p in parts), sum(p.score for p in parts)
+    return Transcript(text, words, score, duration, name=parts[0].name, tokens=tuple(tokens))

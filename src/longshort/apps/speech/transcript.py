@@ -118,13 +118,13 @@ class _Part(NamedTuple):
     gap: str  # between the part before it and this one
 
 
-def subtitles(words: Sequence[Word], now: float = 0.0) -> Iterator[tuple[float, float, str]]:
+def subtitles(words: Sequence[Word], now: float = 0.0, space: str = " ") -> Iterator[tuple[float, float, str]]:
     """Words in pieces that can be read: (start, end, text); a piece has two lines at most, of at most 42 columns (characters of
     Chinese, Japanese and Korean take two) unless a single word is longer, never spans a pause, and ends when the next one begins,
-    or before; none begins before `now`. What is written without spaces and is too long is cut between characters, as if each
-    took the same time."""
+    or before; none begins before `now`. `space` stands between two words. What is written without spaces and is too long is cut
+    between characters, as if each took the same time."""
     pieces: list[list[_Part]] = []
-    for part in (part for word in words for part in _parts(word)):
+    for part in (part for word in words for part in _parts(word, space)):
         piece = pieces[-1] if pieces else []
         if not piece or part.start - piece[-1].end > PAUSE or part.end - piece[0].start > SHOWN or _lines([*piece, part]) is None:
             pieces.append([part])
@@ -139,15 +139,15 @@ def subtitles(words: Sequence[Word], now: float = 0.0) -> Iterator[tuple[float, 
         yield start, now, _lines(piece) or _joined(piece)
 
 
-def _parts(word: Word) -> Iterator[_Part]:
-    whole = _Part(word.text, word.start, word.end, " ")
+def _parts(word: Word, space: str) -> Iterator[_Part]:
+    whole = _Part(word.text, word.start, word.end, space)
     if (_lines([whole]) is not None and word.end - word.start <= SHOWN) or not ALONE.search(word.text):
         yield whole
         return
     cuts = [k for k in range(1, len(word.text)) if _may_part(word.text[k - 1], word.text[k])]
     each = (word.end - word.start) / len(word.text)
     for a, b in pairwise([0, *cuts, len(word.text)]):
-        yield _Part(word.text[a:b], word.start + a * each, word.start + b * each, "" if a else " ")
+        yield _Part(word.text[a:b], word.start + a * each, word.start + b * each, "" if a else space)
 
 
 def _may_part(before: str, after: str) -> bool:
@@ -198,7 +198,8 @@ def _following(made: Iterable[Transcript]) -> Iterator[tuple[float, float, str]]
     """Subtitles of utterances that follow each other: none begins before the one before it has ended."""
     last = 0.0
     for one in made:
-        for start, end, said in subtitles(one.words, last):
+        space = " " if len(one.words) < 2 or " " in one.text.strip() else ""
+        for start, end, said in subtitles(one.words, last, space):
             yield start, end, said
             last = end
 

@@ -73,7 +73,7 @@ def judged(reader: Reader, truth: Sequence[str], best: Sequence[decode.Hypothesi
     for text, one in zip(truth, best, strict=True):
         words = reader.units.words(one.tokens)
         spelled = [reader.units.decode([one.tokens[k] for k in at]) for at in words]
-        pairs = metrics.edits(text.split(), spelled).pairs
+        pairs = metrics.edits(reader.units.split(text), spelled).pairs
         right += [a == b for a, b in pairs if b is not None]
         least += [min(one.logps[k] for k in at) for at in words]
     return least, right

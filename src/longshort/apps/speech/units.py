@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
+from itertools import accumulate
 from typing import Any, Literal, get_args
 
 from longshort.apps.speech.audio import need
-from longshort.scripts import ALONE
+from longshort.scripts import ALONE, words
 
 Kind = Literal["char", "bpe"]
 BLANK = "<blank>"  # token 0: nothing is written
@@ -134,12 +135,19 @@ class Units:
         """Whether a word begins with a token: a piece with the mark or, of characters, the space before the word."""
         return self.written[id].startswith(" ")
 
+    def split(self, text: str) -> list[str]:
+        """The words of a text; where they follow each other without spaces, its characters, as `scripts.words` finds them."""
+        return words(text) if self.solid else text.split()
+
     def words(self, ids: Sequence[int]) -> list[list[int]]:
-        """Which tokens make each word of `decode(ids)`: their positions in ids. Blanks and spaces belong to no word."""
-        made: list[list[int]] = []
+        """Which tokens make each word of `decode(ids)`: their positions in ids. Blanks and spaces belong to no word. Of what is
+        written without spaces each character is a word, or as many as a token has."""
+        made, at = list[list[int]](), 0
+        starts = {*accumulate(map(len, self.split("".join(self.written[k] for k in ids))), initial=0)} if self.solid else set()
         for k, token in enumerate(ids):
-            if not made or self.starts_word(token):
+            if not made or self.starts_word(token) or (at in starts and self.written[token]):
                 made.append([])
+            at += len(self.written[token])
             if self.written[token].strip():
                 made[-1].append(k)
         return [word for word in made if word]
