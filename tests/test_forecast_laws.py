@@ -212,6 +212,17 @@ def test_odd_series_are_learned_and_forecast(kind, distribution):
             assert not values(out[out.unique_id == "zero"]).any()
 
 
+def test_counts_are_counts_whatever_calibration_does():
+    rng = np.random.default_rng(0)
+    table = pd.concat([pd.DataFrame({"unique_id": f"n{s}", "ds": range(60), "y": rng.poisson(0.9, 60) * 1.0}) for s in range(12)])
+    made = fresh("deepar", False, distribution="negative_binomial", levels=(80,)).fit(table)
+    assert (made.model.stretch != 1).any()
+    for found in (made.predict(), made.paths(n=50), made.backtest(table).frame()):
+        y = found[[name for name in found if name.startswith("LSTM")]].to_numpy()
+        np.testing.assert_array_equal(y, np.rint(y))
+        assert (y >= 0).all()
+
+
 @pytest.mark.parametrize("kind", sorted(MODELS))
 def test_nonnegative_cuts_at_zero(kind):
     rng = np.random.default_rng(0)

@@ -135,6 +135,11 @@ class Config:
         return Names(self.past, self.future, self.static)
 
     @property
+    def counts(self) -> bool:
+        """Whether whole numbers of 0 or more are learned and forecast."""
+        return self.model == "deepar" and self.distribution == "negative_binomial"
+
+    @property
     def quantiles(self) -> tuple[float, ...]:
         """The levels that are forecast, ascending: the deciles, the point forecast, and both ends of each interval."""
         return tuple(sorted({*DECILES, round(self.point, 6), *(round(q, 6) for p in self.levels for q in ends(p))}))

@@ -314,6 +314,10 @@ def _future(held: NDArray, source: Any, panel: Panel, names: Names, known: dict[
     lengths, S = panel.lengths, len(panel)
     beyond = at - lengths[series] + 1
     ahead = max(0, int(beyond.max()))
+    if not ahead:
+        raise ValueError(
+            "future=: no row lies after the end of its series, so nothing is known of what is forecast. Give later ones."
+        )
     if S * ahead > 1000 * len(t) + 10_000:
         rows.blame(beyond.argmax(), f"is {ahead} steps after the end of its series. Is the time stamp wrong? Correct it")
     made = np.full((len(held) + S * ahead, held.shape[1]), np.nan, np.float32)

@@ -130,7 +130,7 @@ class Recipe:
                 f"series {panel.ids[int(series[bad[0]])]!r} has values of zero or less, but this model smooths logarithms. "
                 "Fit with multiplicative=False, or leave the series out."
             )
-        zero = c.model == "deepar" and c.distribution == "negative_binomial"
+        zero = c.counts
         w = scale(past, c.horizon, self.seasons, level_zero=zero, log=self.log, read=self.read)
         extra = encode(self.encoding, panel, series, origin, self.read, c.horizon)
         values = (np.concatenate([w.past, extra.past], -1), w.guesses, w.known, extra.future,
@@ -222,9 +222,10 @@ class Recipe:
         return rows, at[rows, k], y[rows, k], np.concatenate(levels)[rows, k], np.concatenate(seasons)[rows, k]
 
     def values(self, window: Window, scaled: NDArray) -> NDArray:
-        """Scaled forecasts in the units of the data."""
+        """Scaled forecasts in the units of the data; of counts whole numbers, whatever calibration made of them."""
         y = window.values(scaled)
-        return np.maximum(y, 0) if self.config.nonnegative else y
+        y = np.rint(y) if self.config.counts else y
+        return np.maximum(y, 0) if self.config.nonnegative or self.config.counts else y
 
     def backtest(self, model: nn.Module, panel: Panel, series: NDArray, origin: NDArray) -> Backtest:
         """Forecast from past origins, beside the seasonal naive forecast; the arguments are those of `forecast`."""

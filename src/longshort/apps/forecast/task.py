@@ -67,7 +67,7 @@ class ForecastTask:
                 + (f"; {len(bad) - 1} more are as short." if len(bad) > 1 else ".")
             )
         self.config = c = config.resolve(panel)
-        y, counts = panel.y, c.model == "deepar" and c.distribution == "negative_binomial"
+        y, counts = panel.y, c.counts
         if counts and len(bad := np.flatnonzero((y < 0) | (np.isfinite(y) & (y != np.round(y))))):
             one = panel.ids[int(np.searchsorted(panel.offset, bad[0], "right")) - 1]
             raise ValueError(f"negative_binomial is for counts, whole numbers of 0 or more, and series {one!r} has "
