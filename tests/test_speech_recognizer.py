@@ -19,6 +19,7 @@ from longshort.apps.speech import Endpoint, Recognizer, audio, data, metrics
 from longshort.apps.speech.audio import AudioError
 from longshort.apps.speech.config import Config
 from longshort.apps.speech.data import Utterance
+from longshort.apps.speech.ngram import NGram
 from longshort.apps.speech.stream import advance
 from longshort.apps.speech.task import SpeechTask
 from longshort.cell import Cell
@@ -208,6 +209,16 @@ def test_endpoints_cut_where_nobody_speaks(learned: Recognizer, spoken: dict[str
             other.accept(x[at : at + step])
         other.finish()
         assert [t.text for t in other.finished] == [t.text for t in whole.finished]
+
+
+def test_a_hotword_is_a_word_of_the_ngram(learned: Recognizer, spoken: dict[str, Path]) -> None:
+    """Names are what hotwords are for, and what an n-gram has not seen."""
+    told = [u for u in data.read(spoken["test"]) if "nine" in u.text.split()][:20]
+    ngram = NGram.fit([[w for w in u.text.split() if w != "nine"] for u in data.read(spoken["train"])], 2)
+    want = sum(u.text.split().count("nine") for u in told)
+    plain, hot = (sum(learned.transcribe(u, ngram=ngram, **how).text.split().count("nine") for u in told)
+                  for how in ({}, {"hotwords": {"nine": 4.0}}))  # fmt: skip
+    assert plain < 0.5 * want < 0.9 * want <= hot <= want
 
 
 @pytest.mark.parametrize("rule", [Endpoint(), Endpoint(empty=0.2)], ids=str)

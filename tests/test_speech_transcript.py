@@ -135,6 +135,20 @@ def test_short_ones_stay_as_they_are() -> None:
     assert [said for *_, said in subtitles([long])] == ["あ" * 21 + "\n" + "あ" * 21], "wide ones take two columns"
 
 
+def test_characters_that_are_words_have_their_own_times() -> None:
+    """Of a script without spaces: nothing between them, pauses where they are, and no line begins with what stays."""
+    text, words = "", list[Word]()
+    for k, c in enumerate("猫が好き。" * 12):
+        words.append(Word(c, k + 3.0 * (k >= 30), k + 0.5 + 3.0 * (k >= 30), 1.0))
+        text += c
+    made = Transcript(text, tuple(words), 0.0, 70.0)
+    shown = [line for line in "".join(transcript.srt([made])).split("\n\n") if line]
+    assert "".join("".join(one.split("\n")[2:]) for one in shown) == text
+    assert not any(line.startswith("。") for one in shown for line in one.split("\n"))
+    begins = [one.split("\n")[1].split(" --> ") for one in shown]
+    assert not any(a < "00:00:31,000" < "00:00:32,000" < b for a, b in begins), "no text stands over the pause"
+
+
 def test_words_of_one_step_do_not_overlap() -> None:
     """A transducer may write several words at once."""
     rng = np.random.default_rng(0)

@@ -223,3 +223,20 @@ def test_a_damaged_model_is_refused():
 def test_an_unknown_kind_is_refused_before_it_is_fitted():
     with pytest.raises(ValueError, match="one of char, bpe, got 'words'"):
         Units.fit(["a"], "words")
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_without_spaces_each_character_is_a_word(kind: str) -> None:
+    units = Units.fit(["猫が好き", "鳥が歌う", "きた猫ABが好", "ガラスが好き"] * 5, kind, 40)
+    assert units.solid
+    for text in ("猫が好き", "鳥AB歌う", "ガラス"):
+        ids = units.encode(text)
+        at = units.words(ids)
+        assert [k for word in at for k in word] == [k for k, i in enumerate(ids) if units.written[i]]
+        said = [units.decode([ids[k] for k in word]) for word in at]
+        assert "".join(said) == text
+        assert not any(word.startswith("B") for word in said)
+        if kind == "char":
+            assert said == units.split(text)
+    assert units.split("猫AB が") == ["猫", "AB", "が"]
+    assert Units.fit(["the cat 猫"], "char").split("the 猫が") == ["the", "猫が"]

@@ -124,7 +124,7 @@ def subtitles(words: Sequence[Word], now: float = 0.0, space: str = " ") -> Iter
     or before; none begins before `now`. `space` stands between two words. What is written without spaces and is too long is cut
     between characters, as if each took the same time."""
     pieces: list[list[_Part]] = []
-    for part in (part for word in words for part in _parts(word, space)):
+    for part in _whole(part for word in words for part in _parts(word, space)):
         piece = pieces[-1] if pieces else []
         if not piece or part.start - piece[-1].end > PAUSE or part.end - piece[0].start > SHOWN or _lines([*piece, part]) is None:
             pieces.append([part])
@@ -137,6 +137,20 @@ def subtitles(words: Sequence[Word], now: float = 0.0, space: str = " ") -> Iter
         if after is not None:
             now = max(min(now, after[0].start), last, start + INSTANT)
         yield start, now, _lines(piece) or _joined(piece)
+
+
+def _whole(parts: Iterable[_Part]) -> Iterator[_Part]:
+    """Parts without a space between them, of which the second may not begin a line, as one."""
+    held: _Part | None = None
+    for part in parts:
+        if held and not part.gap and not _may_part(held.text[-1], part.text[0]) and part.start - held.end <= PAUSE:
+            held = held._replace(text=held.text + part.text, end=part.end)
+            continue
+        if held:
+            yield held
+        held = part
+    if held:
+        yield held
 
 
 def _parts(word: Word, space: str) -> Iterator[_Part]:
