@@ -20,6 +20,7 @@ from longshort.apps.speech.transcript import Token, Transcript
 MOST = 2048  # frames that are encoded at once
 BEFORE = 256  # likewise where an utterance may be over in them: what follows is encoded again
 AGAIN = 12  # steps that the next utterance hears again: a word is written up to half a second after it began
+AFTER = 5  # steps after the last token that it does not: they may be the end of a word that is written
 
 
 class Search(Protocol):
@@ -180,14 +181,16 @@ class Stream:
                 self._steps += 1
                 times = self._now.best(1)[0].times
                 if self._endpoint.reached(self._steps, times[-1] if times else None):
-                    return self._cut(min(SUBSAMPLING * (k + 1), frames), self._steps - 1 - (times[-1] if times else -1))
+                    return self._cut(
+                        min(SUBSAMPLING * (k + 1), frames), self._steps - 1 - times[-1] - AFTER if times else self._steps
+                    )
             self._held = np.concatenate([self._held, self._pending[:frames]])[-AGAIN * SUBSAMPLING :]
         self._pending, self._state = self._pending[frames:], state
 
     def _cut(self, frames: int, quiet: int) -> None:
-        """An utterance is over with the first `frames` of the pending features, `quiet` steps after its last token: the next one
-        hears those again, for a word may have begun in them."""
-        again = min(AGAIN, quiet, self._steps // 2)
+        """An utterance is over with the first `frames` of the pending features; nothing of it is in the last `quiet` steps: the
+        next one hears those again, for a word may have begun in them."""
+        again = max(0, min(AGAIN, quiet, self._steps // 2))
         made = self._transcript(self._now.finish(self._most), self._first, self._steps)
         if made.text:
             self.finished.append(made)
