@@ -19,9 +19,11 @@ from longshort.apps.speech import Endpoint, Recognizer, audio, data, metrics
 from longshort.apps.speech.audio import AudioError
 from longshort.apps.speech.config import Config
 from longshort.apps.speech.data import Utterance
+from longshort.apps.speech.evaluation import Evaluation
 from longshort.apps.speech.ngram import NGram
 from longshort.apps.speech.stream import advance
 from longshort.apps.speech.task import SpeechTask
+from longshort.apps.speech.transcript import Transcript, Word
 from longshort.cell import Cell
 from longshort.train import Training
 from spoken import DIGITS, corpus
@@ -447,6 +449,15 @@ def test_a_preview_makes_its_folder(spoken: dict[str, Path], tmp_path: Path) -> 
     some = data.read(spoken["train"])
     Recognizer(training=BRIEF, **SMALL).fit(some[:20], some[20:22], preview=tmp_path / "live" / "m.safetensors")
     assert Recognizer.load(tmp_path / "live" / "m.safetensors").units
+
+
+def test_confidences_are_judged_by_the_words_that_transcripts_have() -> None:
+    """Of scripts without spaces these are characters, in the truth as well."""
+    truth, heard = "猫が好き", tuple(Word(c, k, k + 0.5, 1.0) for k, c in enumerate("猫が鳴き"))
+    made = Transcript("猫が鳴き", heard, 0.0, 4.0)
+    scores = metrics.word_score([truth], [made.text]), metrics.character_score([truth], [made.text])
+    judged = Evaluation((), (truth,), (tuple(truth),), (made,), *scores, (), 4.0, 1.0)
+    assert judged.calibration_error == pytest.approx(0.25)
 
 
 def test_evaluation_as_json(learned: Recognizer, spoken: dict[str, Path]) -> None:

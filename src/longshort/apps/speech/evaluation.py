@@ -27,6 +27,7 @@ class Evaluation:
     Args:
         utterances: those that could be heard.
         truth: their texts.
+        spoken: the words of each, as transcripts have them: see `Units.split`.
         transcripts: what was heard.
         words: errors by word.
         characters: errors by character, spaces included.
@@ -37,6 +38,7 @@ class Evaluation:
 
     utterances: tuple[Utterance, ...]
     truth: tuple[str, ...]
+    spoken: tuple[tuple[str, ...], ...]
     transcripts: tuple[Transcript, ...]
     words: metrics.Score
     characters: metrics.Score
@@ -58,8 +60,8 @@ class Evaluation:
     def calibration_error(self) -> float:
         """Expected calibration error of the confidences of the words that were heard, in [0, 1]."""
         confidence, right = [], []
-        for text, made in zip(self.truth, self.transcripts, strict=True):
-            pairs = metrics.edits(text.split(), [w.text for w in made.words]).pairs
+        for spoken, made in zip(self.spoken, self.transcripts, strict=True):
+            pairs = metrics.edits(spoken, [w.text for w in made.words]).pairs
             right += [a == b for a, b in pairs if b is not None]
             confidence += [w.confidence for w in made.words]
         return expected_error(confidence, right)
@@ -103,5 +105,6 @@ def evaluate(recognizer: Recognizer, utterances: Sequence[Utterance], **how: Any
         raise ValueError(f"none of the {len(utterances)} recordings can be heard. {dropped[0].detail if dropped else ''}")
     truth = [normal(u.text, recognizer.config.fold) for u in kept]
     texts = [t.text for t in made]
-    return Evaluation(tuple(kept), tuple(truth), tuple(made), metrics.word_score(truth, texts),
+    spoken = tuple(tuple(recognizer.units.split(text)) for text in truth)
+    return Evaluation(tuple(kept), tuple(truth), spoken, tuple(made), metrics.word_score(truth, texts),
                       metrics.character_score(truth, texts), tuple(dropped), sum(u.duration for u in kept), took)  # fmt: skip

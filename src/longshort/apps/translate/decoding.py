@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -144,14 +145,18 @@ class Reader:
                     made[int(k)] = self._translation(sentences[k], seen[k], found, begun, kept[k], how)
         return [made[k] for k in range(len(sentences))]
 
+    @cached_property
+    def _veils(self) -> bool:
+        """Whether the networks have learned to pass on an unknown word."""
+        able = all(v.encode(STRANGE).count(UNK) == 1 for v in (self.source, self.target))
+        return able and all(n.config.unknown for n in self.networks)
+
     def _seen(self, sentence: str, how: Decoding) -> _Seen:
         """A sentence as a network gets it. What is kept is unknown to one that has learned to pass on what it does not know."""
         bare, tags = (sentence, []) if how.keep is None else strip(sentence, how.keep.tags(sentence))
         if not any(c.isalnum() for c in bare):
             bare, tags = sentence, []
-        veiling = how.keep is not None and all(n.config.unknown for n in self.networks)
-        veiling = veiling and all(v.encode(STRANGE).count(UNK) == 1 for v in (self.source, self.target))
-        for way in (True, False) if veiling else (False,):
+        for way in (True, False) if how.keep is not None and self._veils else (False,):
             must = required(bare, self.target.encode, how.glossary, how.keep, self.target.solid_for(bare), way)
             text, places = veil(bare, must)
             tokens = self.source.encode(text)
