@@ -67,6 +67,7 @@ def test_digits_in_voices_it_has_never_heard(learned: Recognizer, spoken: dict[s
     assert with_ngram.words.rate < 0.03
     assert made.scores()["real-time factor"] < 0.1
     assert made.calibration_error < 0.1
+    assert with_ngram.calibration_error < 0.1
     assert set(" ".join(t.text for t in with_ngram.transcripts).split()) <= set(DIGITS)
 
 

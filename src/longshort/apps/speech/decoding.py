@@ -91,6 +91,7 @@ class Reader:
     Args:
         units: the tokens.
         calibration: of word confidences.
+        with_ngram: likewise where an n-gram judges, too: it makes words right of which the network is not sure.
         ngram: the model of the training texts, None if none was made.
         ngram_weight: what was best on the validation texts.
         word_bonus: likewise.
@@ -98,6 +99,7 @@ class Reader:
 
     units: Units
     calibration: Calibration = Calibration()  # noqa: RUF009
+    with_ngram: Calibration = Calibration()  # noqa: RUF009
     ngram: NGram | None = None
     ngram_weight: float = 0.5
     word_bonus: float = 1.0
@@ -153,20 +155,21 @@ class Reader:
             )
         return model
 
-    def transcript(self, found: Sequence[Any], first: int, steps: int, name: str = "", most: int = 1) -> Transcript:
-        """Hypotheses, the best first, as a transcript of `steps` encoder steps that begin at step `first`, with at most so many
-        texts; hypotheses that spell the same count once."""
+    def transcript(self, found: Sequence[Any], first: int, steps: int, name: str = "", how: Decoding = Decoding()) -> Transcript:
+        """Hypotheses, the best first, as a transcript of `steps` encoder steps that begin at step `first`, with as many texts as
+        were asked for; hypotheses that spell the same count once."""
         best = found[0]
+        sure = self.calibration if how.ngram is None else self.with_ngram
         words = []
         for at in self.units.words(best.tokens):
             end = min(best.times[at[-1]] + 1, max(steps, 1))  # what was written in the tail was said at the end
             start = min(best.times[at[0]], end - 1)
             words.append(Word(self.units.decode([best.tokens[k] for k in at]), (first + start) * STEP, (first + end) * STEP,
-                              self.calibration([best.logps[k] for k in at])))  # fmt: skip
+                              sure([best.logps[k] for k in at])))  # fmt: skip
         texts: dict[str, float] = {}
         for h in found:
             texts.setdefault(self.units.decode(h.tokens), h.score)
-        others = tuple(Alternative(text, score) for text, score in [*texts.items()][1:most])
+        others = tuple(Alternative(text, score) for text, score in [*texts.items()][1 : how.alternatives])
         heard = zip(best.tokens, best.times, best.logps, strict=True)
         tokens = tuple(Token(self.units.written[k], (first + min(t, max(steps, 1) - 1)) * STEP, logp) for k, t, logp in heard)
         return Transcript(self.units.decode(best.tokens), tuple(words), best.score, steps * STEP, others, name, tokens)

@@ -269,8 +269,10 @@ class Recognizer:
         reader, tensors = self._reader, dict(self.fitted.state_dict())
         if reader.ngram is not None:
             tensors["ngram"] = torch.frombuffer(bytearray(reader.ngram.text().encode()), dtype=torch.uint8)
-        extra = {"units": reader.units.extra(), "confidence": [reader.calibration.slope, reader.calibration.offset],
+        sure, with_ngram = reader.calibration, reader.with_ngram
+        extra = {"units": reader.units.extra(), "confidence": [sure.slope, sure.offset],
                  "ngram": {"weight": reader.ngram_weight, "bonus": reader.word_bonus,
+                           "confidence": [with_ngram.slope, with_ngram.offset],
                            "bytes": len(tensors["ngram"]) if reader.ngram else 0}}  # fmt: skip
         return artefact.save(path, Artefact("speech", self.config, self.cell, tensors, self.scores, extra=extra))
 
@@ -304,8 +306,8 @@ class Recognizer:
         made.network = made.recipe.network()
         made.network.load_state_dict(tensors)
         made.network.eval()
-        slope, offset = held.extra["confidence"]
-        made.reader = Reader(units, Calibration(float(slope), float(offset)), ngram, float(own["weight"]), float(own["bonus"]))
+        sure, with_ngram = (Calibration(*map(float, v)) for v in (held.extra["confidence"], own["confidence"]))
+        made.reader = Reader(units, sure, with_ngram, ngram, float(own["weight"]), float(own["bonus"]))
         made.scores = tuple(held.scores)
         return made
 
@@ -356,14 +358,14 @@ class Recognizer:
                 for k, said, n in zip(rows, network.said(encoded), steps.tolist(), strict=True):
                     one = search()
                     one.accept(said[:n])
-                    made[k] = self._reader.transcript(one.finish(how.wanted), 0, n - TAIL, group[k][0], how.alternatives)
+                    made[k] = self._reader.transcript(one.finish(how.wanted), 0, n - TAIL, group[k][0], how)
         yield from (made[k] for k in range(len(group)))
 
     def _open(self, search: Any, how: Decoding, endpoint: Endpoint | None, name: str) -> Stream:
         reader = self._reader
 
         def transcript(found: Sequence[Any], first: int, steps: int) -> Transcript:
-            return reader.transcript(found, first, steps, name, how.alternatives)
+            return reader.transcript(found, first, steps, name, how)
 
         def said(best: Any) -> str:
             return reader.units.decode(best.tokens)

@@ -31,18 +31,19 @@ def tuned(network: Network, judge: Judge, reader: Reader) -> Reader:
     """
     said = heard(network, judge)
     least, right = judged(reader, judge.truth, [one[0] for one in found(network, reader, said, Decoding())])
-    reader = replace(reader, calibration=Calibration.fit(least, right))
+    sure = Calibration.fit(least, right)
+    reader = replace(reader, calibration=sure, with_ngram=sure)
     if reader.ngram is None:
         return reader
-    best = (np.inf, reader)
+    least_rate, best, heard_best = np.inf, reader, []
     truth, said = judge.truth[:MOST], said[:MOST]
     error = metrics.cer if reader.units.solid else metrics.wer
     for weight, bonus in product(WEIGHTS, BONUSES):
         tried = replace(reader, ngram_weight=weight, word_bonus=bonus)
-        texts = [reader.units.decode(one[0].tokens) for one in found(network, tried, said, Decoding(ngram="own"))]
-        if (rate := error(truth, texts)) < best[0]:
-            best = (rate, tried)
-    return best[1]
+        first = [one[0] for one in found(network, tried, said, Decoding(ngram="own"))]
+        if (rate := error(truth, [reader.units.decode(one.tokens) for one in first])) < least_rate:
+            least_rate, best, heard_best = rate, tried, first
+    return replace(best, with_ngram=Calibration.fit(*judged(reader, truth, heard_best)))
 
 
 @torch.no_grad()
