@@ -17,6 +17,7 @@ from longshort.cell import Cell
 from longshort.task import Loss
 
 LEAST = 1e-3  # smallest size of e, in scaled units
+CYCLES = 3  # so many cycles, the first observed ones, tell where the seasons start
 WILD = 50.0  # values and targets over the size of e are bounded by this, so that no step rules the loss
 RATE = 3.0  # learning rate of the smoothing coefficients, as a multiple of the network's
 
@@ -27,7 +28,7 @@ class Smooth(NamedTuple):
     level: after each step, [B, T].
     season: of each step and the H that follow, as known one season before, [B, T + H]; of several seasons the sum.
     ahead: season of the H steps after each step, as known then, [B, T, H].
-    size: mean |e| of the steps up to each one, [B, T].
+    size: mean |e| of the steps up to each one, where e is what it would be had the step not helped to start the seasons, [B, T].
     """
 
     level: Tensor
@@ -79,7 +80,11 @@ class ESRNN(nn.Module):
         return made * smooth.size[:, -1, None, None] + (smooth.level[:, -1:] + smooth.ahead[:, -1])[..., None]
 
     def loss(self, inputs: Inputs, target: Float[Tensor, "B H"]) -> Loss:
-        """Pinball loss over the size of e, at every step of the context that has seen enough, plus the level's bend."""
+        """Pinball loss over the last size of e, at every step of the context that has seen enough, plus the level's bend.
+
+        Enough are the cycles that the seasons were started from: a season that was made of what follows would foretell it. In a
+        shorter context only the last step learns.
+        """
         smooth = self.smooth(inputs)
         made = self.network(inputs, smooth, every=True)  # [B, T, H, Q]
         z, seen = inputs.past[..., 0], inputs.past[..., 2] > 0
@@ -88,8 +93,10 @@ class ESRNN(nn.Module):
         there = torch.isfinite(future)
         future = torch.where(there, future, 0)  # a NaN divided by size has a NaN for its gradient, masked or not
         want = ((future - smooth.level[..., None] - smooth.ahead) / smooth.size[..., None]).clamp(-WILD, WILD)
-        ready = seen.cumsum(1) >= min(self.window, 4)
-        loss = pinball(self.levels, made, want, there & ready[..., None])
+        begun = seen.cumsum(1)
+        ready = (begun >= min(self.window, 4)) & (begun >= begun[:, -1:].clamp(max=CYCLES * max(self.seasons, default=0)))
+        share = (smooth.size / smooth.size[:, -1:]).detach()[..., None]  # a step that has seen small errors only does not rule
+        loss = pinball(self.levels, made * share[..., None], want * share, there & ready[..., None])
         if not self.penalty:
             return loss
         bend = smooth.level.diff(dim=1).diff(dim=1).square().mean()
@@ -115,7 +122,7 @@ class ESRNN(nn.Module):
         z, seen = inputs.past[..., 0], inputs.past[..., 2]
         (B, T), H, longest = z.shape, self.horizon, max(self.seasons, default=1)
         alpha, gamma = self.coefficients(inputs.series)
-        start = first_seasons(z, seen, self.seasons)
+        start, own = first_seasons(z, seen, self.seasons)
         rings = [list(s.unbind(1)) for s in start]
         begun = seen.cumsum(1)
         early = ((begun <= longest) & (seen > 0)).to(z.dtype)
@@ -130,7 +137,7 @@ class ESRNN(nn.Module):
             for ring, s, gain in zip(rings, now, gains, strict=True):
                 ring[t % len(ring)] = s + gain * e
             levels.append(level)
-            errors.append(e.abs())
+            errors.append((e + own[:, t]).abs() * there[t])
             seasons.append(torch.stack(now, 1) if now else z.new_zeros(B, 0))
         ends = [torch.stack([ring[(T + k) % m] for k in range(max(H, m))], 1)
                 for ring, m in zip(rings, self.seasons, strict=True)]  # fmt: skip
@@ -152,15 +159,19 @@ class ESRNN(nn.Module):
         return torch.sigmoid(alpha), torch.sigmoid(gamma)
 
 
-def first_seasons(z: Tensor, seen: Tensor, seasons: tuple[int, ...]) -> list[Tensor]:
-    """Where each season starts: mean deviation of each phase in the first three observed cycles, shorter ones first. [B, m]."""
+def first_seasons(z: Tensor, seen: Tensor, seasons: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
+    """Where each season starts, [B, m]: mean deviation of each phase in the first observed cycles, shorter seasons first. And how
+    far each step has moved the seasons towards itself, [B, T]: what was seen once fits wholly, and tells nothing of errors."""
     made: dict[int, Tensor] = {}
-    rest, T = z, z.shape[1]
+    rest, T, own = z, z.shape[1], torch.zeros_like(z)
     for m in sorted(seasons):
-        w = seen * (seen.cumsum(1) <= 3 * m)
+        w = seen * (seen.cumsum(1) <= CYCLES * m)
         phase = torch.arange(T, device=z.device) % m
         center = (rest * w).sum(1, keepdim=True) / w.sum(1, keepdim=True).clamp(min=1)
-        total, count = (z.new_zeros(len(z), m).index_add(1, phase, v) for v in ((rest - center) * w, w))
+        off = (rest - center) * w
+        total, count = (z.new_zeros(len(z), m).index_add(1, phase, v) for v in (off, w))
         s = total / count.clamp(min=1)
+        others = (total[:, phase] - off) / (count[:, phase] - 1).clamp(min=1)
+        own = own + (s[:, phase] - others) * w
         made[m], rest = s, rest - s[:, phase]
-    return [made[m] for m in seasons]
+    return [made[m] for m in seasons], own
