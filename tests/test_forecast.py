@@ -281,6 +281,22 @@ def test_it_learns_a_trend_that_the_baseline_misses():
     assert 0.5 < scores["LSTM"]["coverage-80"] <= 1
 
 
+@pytest.mark.parametrize(("model", "season"), [("direct", 1), ("direct", 4), ("esrnn", 4)])
+def test_intervals_of_new_series_are_wide_where_hardly_anything_is_known(model, season):
+    """All series that it learns from have forty values; those that it is asked for have two, or six."""
+    rng = np.random.default_rng(0)
+    t, S, H = np.arange(46), 300, 6
+    y = 100 + rng.normal(0, 2, (S, 46)).cumsum(1) + 6 * np.sin(2 * np.pi * (t + rng.integers(0, 4, (S, 1))) / 4) * (season > 1)
+    long = pd.DataFrame({"unique_id": np.repeat(np.arange(S), 46), "ds": np.tile(t, S), "y": y.ravel()})
+    learned = long[(long.unique_id < 200) & (long.ds < 40)]
+    made = Forecaster(horizon=H, model=model, season_length=season, hidden=16, training=Training(steps=150)).fit(learned)
+    truth, within = y[200:, 40:].ravel(), []
+    for known in (40, 6, 2):
+        out = made.predict(long[(long.unique_id >= 200) & (long.ds < 40) & (long.ds >= 40 - known)])
+        within.append(((out["LSTM-lo-80"] <= truth) & (truth <= out["LSTM-hi-80"])).mean())
+    assert within == pytest.approx([0.8] * 3, abs=0.13)
+
+
 @pytest.mark.parametrize("cell", [Cell(peephole=True), Cell(projection=3, layer_norm=True), Cell(forget=False)])
 def test_every_variant_of_the_cell(table, cell, tmp_path):
     made = Forecaster(horizon=3, context=6, hidden=4, batch=4, cell=cell, training=Training(steps=2, evaluate=2)).fit(table)

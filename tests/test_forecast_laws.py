@@ -281,6 +281,7 @@ DAMAGE = {
     "ranks": lambda e: e.update(ranks=e["ranks"] + 1),
     "negative ranks": lambda e: e.update(ranks=-1),
     "ranks are text": lambda e: e.update(ranks="many"),
+    "short histories": lambda e: e.update(short=e["short"] + 1),
     "nothing was asked": lambda e: e.pop("asked"),
     "unknown field asked": lambda e: e["asked"].update(colour="red"),
     "horizon asked": lambda e: e["asked"].update(horizon=0),
@@ -446,10 +447,12 @@ def test_few_held_out_windows_do_not_repeat_themselves(m):
 def test_an_update_with_little_keeps_intervals_and_courses():
     table = panel(60)[["unique_id", "ds", "y"]]
     made = fresh("direct", False).fit(table)
-    stretch, ranks = made.model.stretch.clone(), made.model.ranks.clone()
+    stretch, short, ranks = made.model.stretch.clone(), made.model.short.clone(), made.model.ranks.clone()
     assert (stretch != 1).any()
+    assert (short != 1).any()
     made.update(table[table.unique_id == "s3"])
     assert torch.equal(made.model.stretch, stretch)
+    assert torch.equal(made.model.short, short)
     assert len(made.model.ranks) >= len(ranks)
 
 

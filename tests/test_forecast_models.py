@@ -92,6 +92,21 @@ def test_an_ensemble_is_the_mean_of_its_members_stretched_from_the_median():
     torch.testing.assert_close(wide, median + 2 * (each[0] - median))
 
 
+def test_forecasts_from_few_values_are_stretched_by_factors_of_their_own():
+    """Those of 2, 4 and 8 values, here 5, 4 and 3, and of many, 2; between them straight lines over the logarithm."""
+    member, x, middle = made("direct"), inputs(RICH, B=7, holes=0.0), BASE.quantiles.index(0.5)
+    known = [2, 3, 4, 8, 12, 16, L]
+    for row, n in zip(x.past, known, strict=True):
+        row[: L - n, :PAST] = 0
+        row[L - n :, 2] = 1
+    stretch = torch.full((H, len(BASE.quantiles)), 2.0)
+    short = torch.stack([5 + 0 * stretch, 4 + 0 * stretch, 3 + 0 * stretch])
+    plain, wide = member(*x), Ensemble([member], stretch, torch.empty(0, H), middle, short)(*x)
+    want = torch.tensor([5, 5 - np.log2(1.5), 4, 3, 3 - np.log2(1.5), 2, 2]).float()[:, None, None]
+    median = plain[..., middle, None]
+    torch.testing.assert_close(wide, median + want * (plain - median))
+
+
 @pytest.mark.parametrize("sizes", [RICH, PLAIN], ids=["rich", "plain"])
 @pytest.mark.parametrize(("kind", "family"), KINDS)
 def test_rows_do_not_see_each_other(kind, family, sizes):
@@ -254,7 +269,7 @@ def test_lags_lie_within_what_is_read(season, context, want):
 # esrnn
 
 
-def recurrence(z, seen, alpha, gamma, starts):
+def recurrence(z, seen, alpha, gamma, starts, own):
     """The three lines of the docstring, one number at a time: level, season, season ahead as known then, and mean |e| so far."""
     T, rings = len(z), [list(s) for s in starts]
     longest, early = max([len(s) for s in starts], default=1), []
@@ -266,7 +281,7 @@ def recurrence(z, seen, alpha, gamma, starts):
         s = sum(ring[t % len(ring)] for ring in rings)
         e = z[t] - level - s if seen[t] else 0.0
         level += alpha * e
-        errors += [abs(e)] if seen[t] else []
+        errors += [abs(e + own[t])] if seen[t] else []
         for ring, g in zip(rings, gamma, strict=True):
             ring[t % len(ring)] += g * e
         levels.append(level)
@@ -289,20 +304,24 @@ def test_smoothing_is_the_recurrence(season, holes):
     assert len(model.seasons) == {1: 0, 24: 2}.get(season, 1)
     z, seen = x.past[..., 0].double().numpy(), x.past[..., 2].numpy() > 0
     for b in range(6):
-        want = recurrence(z[b], seen[b], float(alpha[b]), gamma[b].tolist(), starts(z[b], seen[b], model.seasons))
+        want = recurrence(z[b], seen[b], float(alpha[b]), gamma[b].tolist(), *starts(z[b], seen[b], model.seasons))
         for got, wanted in zip((smooth.level, smooth.season, smooth.ahead, smooth.size), want, strict=True):
             np.testing.assert_allclose(got[b], wanted, atol=1e-4)
 
 
 def starts(z, seen, seasons):
-    """Mean deviation of each phase in the first three observed cycles, shorter seasons first."""
-    rest, found = z.copy(), {}
+    """Mean deviation of each phase in the first three observed cycles, shorter seasons first; and for each step of these what its
+    phase has less without it."""
+    rest, found, own = z.copy(), {}, np.zeros(len(z))
     for m in sorted(seasons):
         at = np.flatnonzero(seen)[: 3 * m]
         center = rest[at].mean()
         found[m] = [rest[at[at % m == p]].mean() - center if (at % m == p).any() else 0.0 for p in range(m)]
+        for t in at:
+            others = at[(at % m == t % m) & (at != t)]
+            own[t] += found[m][t % m] - (rest[others].mean() - center if len(others) else 0.0)
         rest = rest - np.resize(found[m], len(z))
-    return [found[m] for m in seasons]
+    return [found[m] for m in seasons], own
 
 
 def test_coefficients_of_new_series_are_the_mean():
@@ -355,14 +374,25 @@ def test_each_step_of_the_context_is_an_origin(log):
         seen = torch.isfinite(full)
         for t in range(least, L):
             off = full[:, t + 1 : t + 1 + H] - smooth.level[:, t, None] - smooth.ahead[:, t]
-            off = (off / smooth.size[:, t, None]).clamp(-WILD, WILD)
-            want += pinball(model.levels, every[:, t], off, seen[:, t + 1 : t + 1 + H]).total
+            share = (smooth.size[:, t] / smooth.size[:, -1])[:, None]
+            off = (off / smooth.size[:, t, None]).clamp(-WILD, WILD) * share
+            want += pinball(model.levels, every[:, t] * share[..., None], off, seen[:, t + 1 : t + 1 + H]).total
         loss = model.loss(x, target)
         torch.testing.assert_close(loss.total, want, rtol=1e-4, atol=1e-4)
         assert loss.elements == sum(seen[:, t + 1 : t + 1 + H].sum() for t in range(least, L))
         bend = np.mean(np.diff(smooth.level.numpy(), 2, 1) ** 2)
         bent = made("esrnn", level_penalty=0.7, **fields).loss(x, target)
         assert ((bent.total - loss.total) / loss.elements).item() == pytest.approx(0.7 * bend, rel=1e-2)
+
+
+@pytest.mark.parametrize(("observed", "learn"), [(L, L - 11), (8, 1), (3, 1), (2, 0)])
+def test_what_the_seasons_were_started_from_is_not_learned(observed, learn):
+    """Seasons of four steps are started from twelve: at an earlier step they would foretell what follows. A shorter context has
+    only its last step."""
+    model, x, target = made("esrnn", season_length=4), inputs(RICH, holes=0.0), torch.full((6, H), 0.5)
+    x.past[:, : L - observed, :PAST] = 0
+    x.past[:, L - observed :, 2] = 1
+    assert model.loss(x, target).elements == 6 * H * learn
 
 
 @pytest.mark.parametrize("log", [False, True])

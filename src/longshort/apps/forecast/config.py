@@ -57,7 +57,8 @@ class Config:
         level_penalty: of esrnn: weight of the level's mean squared bend, which keeps it smooth.
         point: the quantile that the column LSTM holds and that point scores judge, in (0, 1).
         ensemble: networks, of seeds seed, seed + 1, ..., whose quantiles are averaged.
-        calibrate: stretch the intervals so that they cover the held-out truth as often as they say (split conformal).
+        calibrate: stretch the intervals so that they cover the held-out truth as often as they say (split conformal). Series of
+            which less is known than of those held out are stretched as these are when cut to as few values.
         holdout: series, at most, whose end is held out to choose the best weights and to calibrate; 0 learns from everything
             and takes the last weights, uncalibrated.
         nonnegative: no forecast falls below zero.

@@ -22,7 +22,7 @@ from longshort.apps.forecast.covariates import Encoding
 from longshort.apps.forecast.data import Panel, read
 from longshort.apps.forecast.recipe import CHUNK, Ensemble, Recipe
 from longshort.apps.forecast.tables import Columns, free
-from longshort.apps.forecast.task import ForecastTask
+from longshort.apps.forecast.task import SOME, ForecastTask
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
 from longshort.probe import Watch
@@ -173,7 +173,11 @@ class Forecaster:
         if task.config.calibrate:
             few = np.isfinite(truth[alike]).sum() < conformal.LEAST
             factors = torch.from_numpy(conformal.stretch(made[alike], truth[alike], levels, task.apart(alike)))
-            model.stretch.copy_(before.stretch if before is not None and few else factors)
+            if before is not None and few:
+                factors, short = before.stretch, before.short
+            else:
+                short = self._short(task, model, levels)
+            model.stretch, model.short = factors.to(model.stretch), short.to(model.stretch)
             made = model.calibrated([torch.from_numpy(made)]).numpy()
         whole = alike & np.isfinite(truth).all(1)  # those that never moved share one rank, which tells nothing of others
         some = whole if whole.any() else np.ones(len(truth), bool)
@@ -183,6 +187,16 @@ class Forecaster:
         self.config, self.panel, self.model, self.recipe = task.config, task.panel, model, task.recipe
         self.columns = task.panel.columns
         self.scores = (Score("valid", date.today().isoformat(), scores),) if scores else ()
+
+    @staticmethod
+    def _short(task: ForecastTask, model: Ensemble, levels: Any) -> Tensor:
+        """How far to stretch where less of a series is known than held-out windows hold: by these, cut to newest values."""
+        n = len(task.held[0])
+        rows, made = np.unique(np.linspace(0, n - 1, min(n, SOME)).astype(int)), []
+        for newest in task.shorter:
+            forecast, truth, alike = task.held_out(model, rows, newest)
+            made.append(conformal.stretch(forecast[alike], truth[alike], levels, task.apart(rows[alike])))
+        return torch.from_numpy(np.reshape(made, (-1, *model.stretch.shape)))
 
     def _preview(self, task: ForecastTask, path: Path | str, network: nn.Module) -> None:
         """Write a network in training as a forecaster of its own, not calibrated."""
@@ -463,7 +477,8 @@ class Forecaster:
         """
         weights, recipe = self._fitted.state_dict(), self._recipe
         extra = {"columns": list(self.columns), "encoding": asdict(recipe.encoding), "ids": list(recipe.ids),
-                 "ranks": len(self._fitted.ranks), "asked": asdict(self.asked), "training": asdict(self.training)}  # fmt: skip
+                 "ranks": len(self._fitted.ranks), "short": len(self._fitted.short), "asked": asdict(self.asked),
+                 "training": asdict(self.training)}  # fmt: skip
         return artefact.save(path, Artefact("forecast", self.config, self.cell, weights, self.scores, extra=extra))
 
     @classmethod
@@ -539,7 +554,8 @@ def _blank(config: _Config, cell: Cell, extra: Mapping[str, Any]) -> tuple[Recip
     H, quantiles = config.horizon, config.quantiles
     with torch.device("meta"):  # draws nothing
         members = [recipe.network() for _ in range(config.ensemble)]
-        made = Ensemble(members, torch.ones(H, len(quantiles)), torch.empty(extra["ranks"], H), quantiles.index(0.5))
+        made = Ensemble(members, torch.ones(H, len(quantiles)), torch.empty(extra["ranks"], H), quantiles.index(0.5),
+                        torch.empty(extra["short"], H, len(quantiles)))  # fmt: skip
     return recipe, made.eval()
 
 

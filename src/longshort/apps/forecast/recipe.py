@@ -137,8 +137,10 @@ class Recipe:
                   np.concatenate([w.static, extra.static], -1), w.scale.astype(np.float32), known[series])  # fmt: skip
         return Inputs(*(torch.from_numpy(v) for v in values)), w
 
-    def windows(self, panel: Panel, series: NDArray, origin: NDArray) -> Iterator[tuple[Inputs, Window]]:
-        """The inputs of some forecast origins, `CHUNK` of them at a time.
+    def windows(
+        self, panel: Panel, series: NDArray, origin: NDArray, newest: int | None = None
+    ) -> Iterator[tuple[Inputs, Window]]:
+        """The inputs of some forecast origins, `CHUNK` of them at a time; newest: so many observed values of each, at most.
 
         Raises:
             ValueError: a context holds fewer than two observed values.
@@ -147,6 +149,8 @@ class Recipe:
         for k in range(0, len(series), CHUNK):
             s, n = series[k : k + CHUNK], origin[k : k + CHUNK]
             past = panel.window(s, n - L, L)
+            if newest is not None:
+                past[np.isfinite(past)[:, ::-1].cumsum(1)[:, ::-1] > newest] = np.nan
             if len(bad := np.flatnonzero(np.isfinite(past).sum(1) < LEAST_PAST)):
                 raise ValueError(
                     f"series {panel.ids[int(s[bad[0]])]!r} has fewer than {LEAST_PAST} observed values in the {L} steps up to "
@@ -315,36 +319,50 @@ class Ensemble(nn.Module):
         members: the networks.
         stretch: factor of each quantile's distance from the median, [H, Q]; ones where not calibrated.
         ranks: where the truth fell among the quantiles of held-out windows, in [0, 1], [n, H].
+        below: quantiles below the median.
+        short: likewise as stretch, where 2, 4, 8, ... values are known, fewer than held-out windows hold, [G, H, Q].
     """
 
     stretch: Tensor
     ranks: Tensor
+    short: Tensor
 
-    def __init__(self, members: Sequence[nn.Module], stretch: Tensor, ranks: Tensor, below: int) -> None:
+    def __init__(
+        self, members: Sequence[nn.Module], stretch: Tensor, ranks: Tensor, below: int, short: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.members, self.below = nn.ModuleList(members), below
         self.register_buffer("stretch", stretch)
         self.register_buffer("ranks", ranks)
+        self.register_buffer("short", stretch.new_empty(0, *stretch.shape) if short is None else short)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Quantiles in scaled units, ascending, [B, H, Q]."""
-        return self.calibrated([m(*inputs) for m in self.members])
+        return self.calibrated([m(*inputs) for m in self.members], inputs[0][..., 2].sum(1))
 
     def drawn(self, inputs: Inputs, n: int, seed: int) -> Tensor:
         """n sample paths of networks that can draw them, of each as many; their quantiles are those of `forward`. [B, n, H]."""
         share = -(-n // len(self.members))
         made = [cast(DeepAR, m).paths(inputs, share, seed + k).double() for k, m in enumerate(self.members)]
-        if len(made) > 1 or (self.stretch != 1).any():
+        if len(made) > 1 or (self.stretch != 1).any() or len(self.short):
             before = [m(*inputs) for m in self.members]
-            after = self.calibrated(before).double().numpy()
+            after = self.calibrated(before, inputs.past[..., 2].sum(1)).double().numpy()
             made = [torch.from_numpy(conformal.carry(v.numpy(), b.double().numpy(), after))
                     for v, b in zip(made, before, strict=True)]  # fmt: skip
         return torch.stack(made, 2).flatten(1, 2)[:, :n]  # in turns
 
-    def calibrated(self, each: Sequence[Tensor]) -> Tensor:
-        """The mean of the members' quantiles, stretched, ascending."""
+    def calibrated(self, each: Sequence[Tensor], observed: Tensor | None = None) -> Tensor:
+        """The mean of the members' quantiles, stretched, ascending; observed: values that each was forecast from, None: many."""
         made = torch.stack(list(each)).mean(0) if len(each) > 1 else each[0]
         median = made[..., self.below : self.below + 1]
-        made = median + self.stretch * (made - median)
+        factors = self.stretch if observed is None or not len(self.short) else self.factors(observed)
+        made = median + factors * (made - median)
         lower = made[..., : self.below + 1].flip(-1).cummin(-1).values.flip(-1)
         return torch.cat([lower, made[..., self.below + 1 :].cummax(-1).values], -1)
+
+    def factors(self, observed: Tensor) -> Tensor:
+        """How far to stretch forecasts from so many values: lines over their logarithm, 2 to 4, 8, ... and many. [B, H, Q]."""
+        each, most = torch.cat([self.short, self.stretch[None]]), len(self.short)
+        place = (torch.log2(observed.clamp(min=1)) - 1).clamp(0, most).to(each.dtype)
+        low = place.long()
+        return torch.lerp(each[low], each[(low + 1).clamp(max=most)], (place - low)[:, None, None])

@@ -22,6 +22,8 @@ from longshort.task import Batches, Input, Loss, Plain, Split
 WILD = 50.0  # scaled targets are bounded by this, so that no window rules the loss
 ORIGINS = 128  # validation origins, of all series together, where these are few
 FEW = 16  # series, at most, that are few: of more, one origin each says enough
+SHORTEST = 7  # so many lengths of shorter histories at most: 2 to 128 values
+SOME = 512  # held-out windows that tell how far to stretch where less of a series is known
 
 
 class Batch(NamedTuple):
@@ -85,8 +87,6 @@ class ForecastTask:
         first = np.maximum(LEAST_PAST, np.minimum(L, self.end // 2))  # earliest training origin
         if c.history is not None:
             first = np.maximum(first, self.end - c.history)
-        if c.model == "esrnn":  # it learns from every step of a context
-            first = np.maximum(first, self.end - H)
         self.first, self.origins = first, np.maximum(self.end - first, 1)
         series = np.repeat(np.flatnonzero(held), many[held])
         step = np.concatenate([[], *(np.arange(k) for k in many[held])]).astype(np.int64)
@@ -154,13 +154,30 @@ class ForecastTask:
             return {}
         return made | {"MASE of seasonal naive": self.naive["MASE"]}
 
-    def held_out(self, model: nn.Module) -> tuple[NDArray, NDArray, NDArray]:
-        """Scaled forecasts [n, H, Q] and truth [n, H] of the held-out windows: what calibration reads; and which of them can be
-        compared with others, bool [n]."""
-        series, origin = self.held
+    @cached_property
+    def shorter(self) -> tuple[int, ...]:
+        """Values, 2, 4, 8, ..., that are fewer than nearly all held-out windows hold: what new series may have."""
+        (series, origin), L = self.held, cast(int, self.config.context)
+        if not len(series):
+            return ()
+        most = np.quantile(np.isfinite(self.panel.window(series, origin - L, L)).sum(1), 0.1) / 2
+        return tuple(2 << k for k in range(SHORTEST) if 2 << k <= most)
+
+    def held_out(
+        self, model: nn.Module, rows: NDArray | slice = slice(None), newest: int | None = None
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Scaled forecasts [n, H, Q] and truth [n, H] of held-out windows: what calibration reads; and which of them can be
+        compared with others, bool [n].
+
+        Args:
+            model: a network or an ensemble.
+            rows: some of the windows; by default all.
+            newest: so many values, the newest observed ones, are all that is known.
+        """
+        series, origin = (v[rows] for v in self.held)
         made, truth, alike, at = [], [], [np.zeros(0, bool)], 0
         future = self.panel.window(series, origin, self.config.horizon)
-        for inputs, window in self.recipe.windows(self.panel, series, origin):
+        for inputs, window in self.recipe.windows(self.panel, series, origin, newest):
             made.append(run(model, inputs))
             truth.append(window.scaled(future[at : at + len(made[-1])]))
             alike.append(window.known_unit)
