@@ -223,7 +223,9 @@ def test_files_need_a_library(tmp_path, monkeypatch, library, suffix):
     path = tmp_path / f"t.{suffix}"
     getattr(GOOD, f"to_{suffix}")(path)
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ImportError, match=rf"t\.{suffix}' needs {library}: pip install 'longshort\[{suffix}\]'"):
+    with pytest.raises(
+        ImportError, match=rf"t\.{suffix}' needs {library}, which is not installed: pip install 'longshort\[{suffix}\]'"
+    ):
         read(path)
 
 

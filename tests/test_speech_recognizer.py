@@ -166,6 +166,8 @@ def test_hotwords_are_written_as_the_texts_are(learned: Recognizer, spoken: dict
     assert one == two
     with pytest.raises(ValueError, match="hotword 'Nine' holds 'N'"):
         learned.transcribe(x, 16_000, hotwords={"Nine": 3.0})
+    spelled = learned._decoding({"hotwords": {"e\u0301  a": 1.0, "\u00e9 a": 2.0}}).hotwords  # by two keys or by one
+    assert spelled == {"\u00e9 a": 3.0}
 
 
 def test_the_last_word_is_not_lost(learned: Recognizer, spoken: dict[str, Path]) -> None:

@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from longshort.apps.forecast.covariates import Names
 from longshort.apps.forecast.freq import Freq, Stamps
+from longshort.extras import need
 
 ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?)?")
 WHOLE = r"0|-?[1-9]\d{0,17}"  # an id of a CSV file that is the same as a number: 001 and 1 are two series
@@ -339,7 +339,7 @@ def open_frame(source: Any, columns: Columns, names: Names) -> nw.DataFrame[Any]
         with _parquet(path) as file:
             return nw.from_native(file.read().to_pandas(), eager_only=True)
     if path.suffix == ".csv":  # only numbers may be written as NA: an id, a time stamp or a label of that name is itself
-        _need("pandas", path)
+        need("pandas", what=f"reading {str(path)!r}", extra=path.suffix[1:])
         import pandas as pd
 
         numbers = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
@@ -373,19 +373,11 @@ def _counted(values: nw.Series[Any], gaps: list[str]) -> nw.Series[Any]:
 
 
 def _parquet(path: Path) -> Any:
-    _need("pandas", path)
-    _need("pyarrow", path)
+    need("pandas", what=f"reading {str(path)!r}", extra=path.suffix[1:])
+    need("pyarrow", what=f"reading {str(path)!r}", extra=path.suffix[1:])
     from pyarrow.parquet import ParquetFile
 
     try:
         return ParquetFile(path)
     except ValueError as e:
         raise ValueError(f"data file {str(path)!r} cannot be read as Parquet: {e}") from None
-
-
-def _need(library: str, path: Path) -> None:
-    try:
-        import_module(library)
-    except ImportError:
-        extra = path.suffix[1:]
-        raise ImportError(f"reading {str(path)!r} needs {library}: pip install 'longshort[{extra}]'.") from None

@@ -9,12 +9,14 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from longshort import extras
 
 LEAST = 0.025  # seconds; one window of the filterbank
 LONGEST = 4 * 3600.0  # seconds that are read at once: 0.9 GB at 16 kHz
@@ -23,6 +25,7 @@ SLACK = 0.1  # seconds that a file may be shorter than it was said to be
 LOUDEST = 4.0  # floats up to here are sound that was mixed too loud, and clipped; beyond are not in [-1, 1] at all
 BLOCK = 2**18  # samples that are decoded together, over all channels
 ENDLESS = 0x7FFFF000  # bytes that a WAV header announces when it was written before the sound
+need = partial(extras.need, what="speech", extra="speech")
 
 
 class AudioError(ValueError):
@@ -169,18 +172,6 @@ class Resampler:
         """What is still to come after the last sample. The stream takes no more."""
         last, over, self._over = np.empty(0, np.float32), self._over, True
         return last if self._stream is None or over else self._stream.resample_chunk(last, last=True)
-
-
-def need(module: str, extra: str = "speech") -> Any:
-    """A module that only speech needs.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError as e:
-        raise ImportError(f"speech needs {module}, which is not installed: pip install 'longshort[{extra}]'") from e
 
 
 @contextmanager

@@ -316,15 +316,15 @@ class Recognizer:
         return self._recipe.whole(self._samples(sound, rate)[1])
 
     def _decoding(self, how: Mapping[str, Any]) -> Decoding:
-        """What was asked for; hotwords in lower case where texts are."""
+        """What was asked for; hotwords spelled as texts are."""
         made = Decoding(**how)
-        if not (self.config.fold and made.hotwords):
+        if not made.hotwords:
             return made
-        folded: dict[str, float] = {}
+        spelled: dict[str, float] = {}
         for phrase, score in made.hotwords.items():
-            phrase = normal(phrase, fold=True)
-            folded[phrase] = folded.get(phrase, 0.0) + score
-        return replace(made, hotwords=folded)
+            phrase = normal(phrase, self.config.fold)
+            spelled[phrase] = spelled.get(phrase, 0.0) + score
+        return replace(made, hotwords=spelled)
 
     def _samples(self, sound: Sound, rate: int | None) -> tuple[str, NDArray[np.float32]]:
         """Name and samples of a recording."""

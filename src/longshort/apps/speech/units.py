@@ -82,7 +82,7 @@ class Units:
         least = len({START, *seen} - {" "}) + 1
         if size < least:
             raise ValueError(f"bpe needs at least {least} tokens, one for each character of the texts and the blank, got {size}.")
-        sp, made = need("sentencepiece", "pieces"), BytesIO()
+        sp, made = need("sentencepiece", extra="pieces"), BytesIO()
         sp.SentencePieceTrainer.train(
             sentence_iterator=iter(lines), model_writer=made, model_type="bpe", vocab_size=size, hard_vocab_limit=False,
             character_coverage=1.0, normalization_rule_name="identity", max_sentence_length=2**30, num_threads=1,
@@ -187,7 +187,7 @@ class Units:
 
     @cached_property
     def _model(self) -> Any:
-        processor = need("sentencepiece", "pieces").SentencePieceProcessor
+        processor = need("sentencepiece", extra="pieces").SentencePieceProcessor
         try:
             model = processor(model_proto=self.blob)
         except RuntimeError as e:

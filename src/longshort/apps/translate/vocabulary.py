@@ -12,14 +12,14 @@ from bisect import bisect, bisect_left, insort
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from importlib import import_module
+from functools import cached_property, partial
 from io import BytesIO
 from itertools import accumulate, pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from longshort import extras
 from longshort.scripts import ALONE
 
 Kind = Literal["bpe", "unigram", "char"]
@@ -38,18 +38,7 @@ MANY = 0.1  # share of the tokens that such a script has in the vocabulary of a 
 NEARLY = 0.85  # ... where no other language shares the vocabulary, or one that is written so as well
 HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]")
 REPLACED = {ord(START): " ", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}  # SentencePiece's blank; halves of characters
-
-
-def need(module: str, extra: str = "translate") -> Any:
-    """A module that only translation needs.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError as e:
-        raise ImportError(f"translation needs {module}, which is not installed: pip install 'longshort[{extra}]'") from e
+need = partial(extras.need, what="translation", extra="translate")
 
 
 def normal(text: str) -> str:
