@@ -23,7 +23,7 @@ WILD = 50.0  # scaled targets are bounded by this, so that no window rules the l
 ORIGINS = 128  # validation origins, of all series together, where these are few
 FEW = 16  # series, at most, that are few: of more, one origin each says enough
 SHORTEST = 7  # so many lengths of shorter histories at most: 2 to 128 values
-SOME = 512  # held-out windows that tell how far to stretch where less of a series is known
+SOME = 256  # held-out windows that tell how far to stretch where less of a series is known
 
 
 class Batch(NamedTuple):
