@@ -360,6 +360,7 @@ def test_each_step_of_the_context_is_an_origin(log):
     """A forecast from step t on is what the loss of the whole context judges at t, but for the start of the smoothing."""
     fields = {"spread": 0.3, "season_length": 1, "multiplicative": log}
     model, x, target = made("esrnn", **fields), inputs(RICH, holes=0.0), torch.randn(6, H)
+    model.effect.data.zero_()
     x.past[0, :, 2], x.past[0, :, 0] = 1, torch.randn(L)
     target[2], target[3, 1:] = torch.nan, torch.nan
     with torch.no_grad():
@@ -381,8 +382,26 @@ def test_each_step_of_the_context_is_an_origin(log):
         torch.testing.assert_close(loss.total, want, rtol=1e-4, atol=1e-4)
         assert loss.elements == sum(seen[:, t + 1 : t + 1 + H].sum() for t in range(least, L))
         bend = np.mean(np.diff(smooth.level.numpy(), 2, 1) ** 2)
-        bent = made("esrnn", level_penalty=0.7, **fields).loss(x, target)
+        model.penalty = 0.7
+        bent = model.loss(x, target)
         assert ((bent.total - loss.total) / loss.elements).item() == pytest.approx(0.7 * bend, rel=1e-2)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_what_covariates_do_is_taken_out_and_put_back(log):
+    """Values that covariates moved are forecast as those that they did not, and then moved: an effect is one of logarithms."""
+    model, x, target = made("esrnn", spread=0.3, multiplicative=log), inputs(RICH), torch.randn(6, H)
+    effect = model.effect.detach().clone()
+    assert effect.abs().min() > 0
+    unit = x.scale[:, None] if log else 1
+    moved, ahead = x.past[..., PAST + 2 :] @ effect / unit, x.ahead @ effect / unit
+    model.effect.data.zero_()
+    with torch.no_grad():
+        plain, loss = model(*x), model.loss(x, target)
+        x.past[..., 0] += moved * x.past[..., 2]
+        model.effect.data.copy_(effect)
+        torch.testing.assert_close(model(*x), plain + ahead[..., None], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model.loss(x, target + ahead).total, loss.total, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("observed", "learn"), [(L, L - 11), (8, 1), (3, 1), (2, 0)])
@@ -398,6 +417,8 @@ def test_what_the_seasons_were_started_from_is_not_learned(observed, learn):
 @pytest.mark.parametrize("log", [False, True])
 def test_the_unit_that_the_whole_context_gave_is_not_seen(log):
     model, target = made("esrnn", spread=0.3, multiplicative=log), torch.randn(5, H)
+    if not log:
+        model.effect.data.zero_()  # without logarithms what covariates do can only be in that unit
     x = Inputs(*(v[1:] for v in inputs(RICH, holes=0.0)))  # observed from the first step on: the size is never at its floor
     other = x._replace(past=x.past.clone(), scale=x.scale / 8, static=x.static.clone())
     other.past[..., 0] *= 8

@@ -40,9 +40,10 @@ class Smooth(NamedTuple):
 class ESRNN(nn.Module):
     """Smooth first, then forecast what is left.
 
-        e_t = z_t - l_{t-1} - s_t           z: scaled values, or their logarithms (Config.multiplicative: seasons are factors)
+        e_t = z_t - x_t w - l_{t-1} - s_t   z: scaled values, or their logarithms (Config.multiplicative: seasons are factors)
         l_t = l_{t-1} + alpha e_t           alpha, gamma: one of each per series, learned with the network; the mean for new ones
         s_{t+m} = s_t + gamma e_t           for each season m, zero, one or two of them
+        x_t w                               what covariates that are known ahead and the calendar do, the same to all series
 
     At every step t the LSTM sees the last `inputs` values without season, less the level, and gives quantiles of the H values
     that follow, less level and season, both over the mean size of e so far; every step of the context is a training example.
@@ -61,7 +62,8 @@ class ESRNN(nn.Module):
         self.horizon, P = config.horizon, cell.projection or config.hidden
         self.alpha = nn.Parameter(torch.zeros(sizes.series))  # before the sigmoid
         self.gamma = nn.Parameter(torch.full((sizes.series, len(self.seasons)), -1.5))
-        self.alpha.rate = self.gamma.rate = RATE  # type: ignore[attr-defined]
+        self.effect = nn.Parameter(torch.zeros(sizes.ahead))  # w, of logarithms not scaled
+        self.alpha.rate = self.gamma.rate = self.effect.rate = RATE  # type: ignore[attr-defined]
         self.log = bool(config.multiplicative)
         extra = sizes.past - PAST + sizes.static - STATIC + config.horizon * sizes.ahead
         self.encoder = Encoder(self.window + 1 + extra, config, cell)
@@ -74,10 +76,10 @@ class ESRNN(nn.Module):
         series: Tensor,
     ) -> Float[Tensor, "B H Q"]:  # fmt: skip
         """Forecast quantiles in scaled units; the arguments are those of `Inputs`."""
-        inputs = Inputs(past, guesses, known, ahead, static, scale, series)
+        inputs, effect = self.explained(Inputs(past, guesses, known, ahead, static, scale, series))
         smooth = self.smooth(inputs)
         made = self.network(inputs, smooth, every=False)
-        return made * smooth.size[:, -1, None, None] + (smooth.level[:, -1:] + smooth.ahead[:, -1])[..., None]
+        return made * smooth.size[:, -1, None, None] + (smooth.level[:, -1:] + smooth.ahead[:, -1] + effect)[..., None]
 
     def loss(self, inputs: Inputs, target: Float[Tensor, "B H"]) -> Loss:
         """Pinball loss over the last size of e, at every step of the context that has seen enough, plus the level's bend.
@@ -85,10 +87,11 @@ class ESRNN(nn.Module):
         Enough are the cycles that the seasons were started from: a season that was made of what follows would foretell it. In a
         shorter context only the last step learns.
         """
+        inputs, effect = self.explained(inputs)
         smooth = self.smooth(inputs)
         made = self.network(inputs, smooth, every=True)  # [B, T, H, Q]
         z, seen = inputs.past[..., 0], inputs.past[..., 2] > 0
-        z = torch.cat([torch.where(seen, z, torch.nan), target], 1)
+        z = torch.cat([torch.where(seen, z, torch.nan), target - effect], 1)
         future = z[:, 1:].unfold(1, self.horizon, 1)  # [B, T, H]
         there = torch.isfinite(future)
         future = torch.where(there, future, 0)  # a NaN divided by size has a NaN for its gradient, masked or not
@@ -101,6 +104,14 @@ class ESRNN(nn.Module):
             return loss
         bend = smooth.level.diff(dim=1).diff(dim=1).square().mean()
         return Loss(loss.total + self.penalty * bend * loss.elements, loss.elements)
+
+    def explained(self, inputs: Inputs) -> tuple[Inputs, Float[Tensor, "B H"]]:
+        """The inputs without what the covariates did to the values so far; and what they will do in the horizon."""
+        C, A = inputs.past.shape[2], inputs.ahead.shape[2]
+        unit = inputs.scale[:, None] if self.log else 1
+        value, rest = inputs.past[..., 0], inputs.past[..., 1:]
+        value = value - (inputs.past[..., C - A :] @ self.effect) / unit * inputs.past[..., 2]
+        return inputs._replace(past=torch.cat([value[..., None], rest], -1)), (inputs.ahead @ self.effect) / unit
 
     def network(self, inputs: Inputs, smooth: Smooth, every: bool) -> Tensor:
         """Quantiles less level and season, over size: of the last step [B, H, Q], or of all [B, T, H, Q]."""

@@ -215,7 +215,7 @@ class Recipe:
         levels, seasons = [], []
         for inputs, window in self.windows(panel, S, n):
             with torch.no_grad():
-                made = [cast(ESRNN, m).smooth(inputs) for m in model.members]
+                made = [m.smooth(m.explained(inputs)[0]) for m in cast(list[ESRNN], list(model.members))]
             level = torch.stack([s.level for s in made]).mean(0).double().numpy()
             season = torch.stack([s.season for s in made]).mean(0)[:, :L].double().numpy() * window.scale[:, None]
             levels.append(window.values(level))
