@@ -8,10 +8,13 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
+from threading import get_ident
 
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from torch.utils.flop_counter import FlopCounterMode
 
 from laws import ALONE, VARIANTS, same
@@ -311,6 +314,48 @@ def test_held_makes_single_steps_one_sequence(engine):
     with torch.no_grad():
         m.weight_hh_l0.zero_()
     assert not torch.equal(m(x)[0], first)  # nothing is held afterwards
+
+
+@pytest.mark.parametrize("before", [torch.no_grad, torch.inference_mode])
+def test_what_runs_without_gradients_first_takes_none_from_what_is_held(before):
+    """A burn-in, as in reinforcement learning: the same weights are dropped, and what follows learns."""
+    m, x = LSTM(3, 40, weight_drop=0.5), torch.randn(6, 2, 3)
+    with m.held():
+        with before():
+            _, state = m(x[:3])
+        m(x[3:], tuple(v.clone() for v in state))[0].square().sum().backward()
+        masks = {k: v for k, v in m._held[get_ident()].items() if isinstance(k, str)}
+    assert all(p.grad is not None and p.grad.any() for p in m.parameters())
+    assert list(masks) == ["_l0"]
+    assert bool((m.weight_hh_l0.grad[masks["_l0"] == 0] == 0).all())
+    with m.held():  # evaluation drops nothing
+        m(x)
+        m.eval()
+        held = m(x)[0]
+    assert torch.equal(held, m(x)[0])
+
+
+def test_held_steps_share_one_drop_h_mask():
+    m = LSTM(1, 200, cell=Cell(drop_h=0.5), bias=False)
+    torch.nn.init.zeros_(m.weight_ih_l0)
+    torch.nn.init.zeros_(m.weight_hh_l0)
+    m.weight_hh_l0.data[400:600] = torch.eye(200)  # g_t = tanh of what is left of h_{t-1}
+    state, gone = (torch.ones(1, 3, 200), torch.zeros(1, 3, 200)), []
+    with m.held():
+        for _ in range(4):
+            y, _ = m(torch.zeros(1, 3, 1), state)
+            gone.append(y == 0)
+    assert all(torch.equal(v, gone[0]) for v in gone)
+    assert 0.4 < gone[0].float().mean() < 0.6
+    assert not torch.equal(gone[0][0, 0], gone[0][0, 1])
+
+
+def test_a_checkpoint_may_choose_what_it_keeps():
+    m, x = LSTM(3, 4), torch.randn(6, 2, 3, requires_grad=True)
+    keep = partial(create_selective_checkpoint_contexts, [torch.ops.aten.mm.default])
+    checkpoint(lambda x: m(x)[0], x, use_reentrant=False, context_fn=keep).sum().backward()
+    (want,) = torch.autograd.grad(m(x)[0].sum(), x)
+    assert torch.equal(x.grad, want)
 
 
 def test_one_drop_h_mask_per_sequence_also_with_dilation():

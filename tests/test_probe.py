@@ -1,5 +1,6 @@
 """The instrument: what is recorded is what ran, recording changes no bit, and the measures find what was built in."""
 
+import copy
 import math
 import statistics
 import time
@@ -312,15 +313,67 @@ def test_a_call_without_a_state_is_another_sequence():
     with probe.record(m) as both:
         for x in batches:
             probe.at_step(m(x)[0]).backward()
-    assert both["l0"].runs.tolist() == [0] * 12 + [1] * 12
+    assert both["l0"].runs.tolist() == [[0, 0]] * 12 + [[1, 1]] * 12
     torch.testing.assert_close(probe.horizon(both["l0"]), probe.horizon(alone["l0"]))
     torch.testing.assert_close(probe.by_lag(both["l0"])[:12], probe.by_lag(alone["l0"]))
     assert probe.by_lag(both["l0"])[12:].isnan().all()
     with probe.record(m) as parts:
         _, state = m(batches[0])
         probe.at_step(m(batches[1], state)[0]).backward()
-    assert parts["l0"].runs.tolist() == [0] * 24
+    assert parts["l0"].runs.tolist() == [[0, 0]] * 24
     assert not probe.by_lag(parts["l0"])[12:].isnan().any()
+    with probe.record(m) as detached:  # truncated: no gradient goes back through it
+        _, state = m(batches[0])
+        probe.at_step(m(batches[1], tuple(v.detach() for v in state))[0]).backward()
+    assert detached["l0"].runs.tolist() == [[0, 0]] * 12 + [[1, 1]] * 12
+    assert probe.by_lag(detached["l0"])[12:].isnan().all()
+
+
+@pytest.mark.parametrize(("bidirectional", "dilation"), [(False, 1), (True, 1), (False, 2)])
+def test_a_reset_begins_another_sequence(bidirectional, dilation):
+    """What lies beyond it is no gradient that has vanished: nothing could flow there."""
+    m = LSTM(3, 5, dtype=D, bidirectional=bidirectional, dilation=dilation, init="chrono:100")
+    x, resets = torch.randn(20, 3, 3, dtype=D), torch.zeros(20, 3, dtype=torch.bool)
+    resets[12, 0] = resets[5, 1] = resets[15, 1] = True
+    with probe.record(m) as r:
+        y, _ = m(x, resets=resets)
+        (y[-1, :, :5].sum() + y[0, :, 5:].sum()).backward()
+    assert r["l0"].runs[:, 1].tolist() == [0] * 5 + [1] * 10 + [2] * 5
+    known = [8, 5, 20]
+    assert (~probe.by_lag(r["l0"]).isnan()).sum(0).tolist() == known
+    assert not [f for f in probe.diagnose(r) if f.measure == "vanishing"]
+    if bidirectional:
+        assert (~probe.by_lag(r["l0_reverse"]).isnan()).sum(0).tolist() == [12, 5, 20]
+
+
+def test_bfloat16_tells_no_long_time_constants():
+    x = torch.randn(30, 2, 4)
+    m = LSTM(4, 64, init="chrono:3000")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), probe.record(m) as r:
+        m(x)
+    tau = probe.time_constants(r["l0"])
+    assert tau.isinf().sum() > 32
+    assert tau[tau.isfinite()].max() <= 128
+    (said,) = [f.said for f in probe.diagnose(r, context=5000) if f.measure == "time_constant"]
+    assert said.startswith("half of the units forget after more than 128 steps (bfloat16 tells no more)")
+
+
+def test_slow_cells_take_in_little_and_are_not_stuck():
+    with probe.record(m := LSTM(4, 200, init="chrono:1000")) as r:
+        m(torch.randn(50, 8, 4))
+    assert (probe.stuck(r["l0"])["i"] < 0).float().mean() > 0.9
+    assert not [f for f in probe.diagnose(r) if "input gates stuck shut" in f.said]
+
+
+def test_a_copy_made_while_recording_is_not_recorded():
+    m = LSTM(3, 4)
+    with probe.record(m) as r:
+        other = copy.deepcopy(m)
+        other(torch.randn(5, 2, 3))
+    assert not r.traces
+    with probe.record(other) as r:
+        other(torch.randn(5, 2, 3))
+    assert list(r.traces) == ["l0"]
 
 
 def test_lags_are_counted_from_the_loss_in_the_layers_own_order():

@@ -35,7 +35,8 @@ class Seen(NamedTuple):
     flow: filled in by backward; None if it was not asked for.
     place: takes one of their tensors.
     lengths: steps per sequence, int64, [B], in the order of the input; None means T.
-    fresh: whether no state was handed in: what ran before is another sequence.
+    fresh: whether no state was handed in, or one that carries no gradient back: what ran before is another sequence.
+    resets: where a sequence starts afresh, bool, [T, B], in the order of the input; None: nowhere.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Seen(NamedTuple):
     place: Callable[[Tensor], Tensor]
     lengths: Tensor | None
     fresh: bool
+    resets: Tensor | None
 
 
 class Observer(Protocol):
@@ -90,7 +92,7 @@ class LSTM(nn.Module):
     """
 
     observer: Observer | None = None
-    _held: dict[int, dict[str, dict[str, Tensor]]] | None = None  # by thread, then by layer and direction
+    _held: dict[int, dict[Any, Any]] | None = None  # by thread, then by layer and direction, and way to compute
 
     def __init__(
         self,
@@ -378,10 +380,8 @@ class LSTM(nn.Module):
     ) -> tuple[Tensor, State, Tape | None]:  # fmt: skip
         """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
         reverse = suffix.endswith("_reverse")
-        if (held := self._held.get(get_ident()) if self._held else None) is None:
-            params = self._weights(suffix)
-        else:
-            params = held.get(suffix) or held.setdefault(suffix, self._weights(suffix))
+        held = self._held.get(get_ident()) if self._held else None
+        params = self._weights(suffix) if held is None else self._shared(suffix, held)
         special = tape or self.observer is not None or resets is not None or sizes is not None
         if d == 1 and not special and not (self.training and self.cell.noisy):
             short = engines.infer(self.cell, params, x, state, lengths, reverse, self.engine)
@@ -394,6 +394,7 @@ class LSTM(nn.Module):
             )
         packed = Call(x, sizes=sizes)
         T, B = packed.T, packed.B
+        borders = resets
         if resets is not None and reverse:  # between t - 1 and t there is one border, whichever way it is crossed
             resets = torch.cat([resets[1:], resets.new_zeros(min(T, 1), B)])
             if lengths is not None:
@@ -410,11 +411,13 @@ class LSTM(nn.Module):
         if self.training:
             now = Call(x, sizes=sizes)  # folded, where the layer is dilated
             masks = self.cell.draw(now.T, now.B, self.hidden_size, like=x, rows=None if sizes is None else len(x))
+            if held is not None and masks is not None and masks.drop_h is not None:  # one mask for the whole sequence
+                masks = masks._replace(drop_h=held.setdefault((suffix, "drop_h", B), masks.drop_h))
         if masks is not None and masks.drop_h is not None and d > 1:
             masks = masks._replace(drop_h=masks.drop_h[:B].repeat(d, 1))  # one mask per sequence, whatever its phase
         flow = Flow() if self.observer is not None and self.observer.flow and torch.is_grad_enabled() else None
         call = Call(x, lengths_d, resets, masks, reverse, tape or self.observer is not None, sizes, flow)
-        fresh = state is None
+        fresh = state is None or (flow is not None and not any(v.requires_grad for v in state))
         y, state, record = engines.run(self.cell, params, call, state, self.engine, self.tape)
         if self.observer is not None and record is not None:
 
@@ -425,7 +428,7 @@ class LSTM(nn.Module):
 
             ends = lengths if sizes is None else (torch.arange(B, device=sizes.device) < sizes[:, None]).sum(0)
             ends = ends if back is None or ends is None else ends.index_select(0, back)
-            self.observer.see(Seen(suffix[1:], d, y.detach(), record, flow, place, ends, fresh))
+            self.observer.see(Seen(suffix[1:], d, y.detach(), record, flow, place, ends, fresh, borders))
         record = record if tape else None
         if d == 1:
             return y, State(state.h.unsqueeze(0), state.c.unsqueeze(0)), record
@@ -441,15 +444,32 @@ class LSTM(nn.Module):
             params["weight_hh"] = dropout(params["weight_hh"], self.weight_drop, True)
         return params
 
+    def _shared(self, suffix: str, held: dict[Any, Any]) -> dict[str, Tensor]:
+        """Likewise where calls are held: made once for each way to compute, with one mask for all of them."""
+        dropped, to = self.training and self.weight_drop, _autocast_dtype(self.layer_params(suffix)["weight_ih"].device.type)
+        key = suffix, self.training, to, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        if key not in held:
+            params = {k: v if to is None else self._autocast(v) for k, v in self.layer_params(suffix).items()}
+            if dropped:
+                weight = params["weight_hh"]
+                if suffix not in held:
+                    with torch.inference_mode(False), torch.no_grad():  # what inference makes has no gradient later
+                        held[suffix] = dropout(torch.ones(weight.shape, device=weight.device), self.weight_drop, True)
+                params["weight_hh"] = weight * held[suffix].to(weight.dtype)
+            held[key] = params
+        return held[key]
+
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_held"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_held", "observer")}
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Calls inside are parts of one sequence: they share the weights that weight_drop leaves, and convert them once.
+        """Calls inside are parts of one sequence: they share the weights that weight_drop leaves and the units that drop_h
+        leaves, and convert weights once.
 
         For networks that run step by step because what they read depends on what they wrote, eagerly. Each thread holds for
-        itself. Change no parameter inside.
+        itself. Change no parameter inside, call backward once for all of it, and do not checkpoint it
+        (torch.utils.checkpoint would compute it again outside, with other weights): tape='recompute' saves as much.
         """
         every, thread = self.__dict__.setdefault("_held", {}), get_ident()
         within = thread in every

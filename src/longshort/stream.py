@@ -64,7 +64,8 @@ class Stream:
             self._native = cpu.Stream(lstm.cell, [lstm.layer_params(f"_l{k}") for k in range(lstm.num_layers)], batch, weights)
             self.step = self._native.step  # type: ignore[method-assign]  # one Python frame less
             return
-        self._lstm = copy.deepcopy(lstm, {id(lstm.observer): lstm.observer}).eval()  # whoever looks on is not copied
+        self._lstm = copy.deepcopy(lstm).eval()
+        self._lstm.observer = lstm.observer  # whoever looks on sees the stream as well
         self._lstm.batch_first = False
         S = sum(lstm.dilation)
         self._h = weight.new_zeros(S, batch, lstm.proj_size or lstm.hidden_size).detach()

@@ -432,7 +432,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 
 def _op_vjp(ctx: Any, grads: list[Maybe]) -> tuple[Any, ...]:
-    job, outs = ctx.saved_tensors[:19], ctx.saved_tensors[19:]
+    saved = ctx.saved_tensors  # asked for once: a checkpoint computes them anew each time
+    job, outs = saved[:19], saved[19:]
     if torch.is_grad_enabled():  # with create_graph
         reverse, numbers = ctx.rest
         whole = Job(*job, reverse)  # type: ignore[call-arg]

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from longshort.probe.measures import by_lag, dead, horizon, stuck, summary, time_constants
+from longshort.probe.measures import LOW, by_lag, dead, horizon, longest_told, stuck, summary, time_constants
 from longshort.probe.record import Recording, Trace
 
 GATES = {"i": "input", "f": "forget", "o": "output"}
@@ -76,7 +76,8 @@ def _of(t: Trace, context: int | None) -> Iterator[Finding]:
     if "f" in t.wish.keep and t.cell.forget:
         tau = time_constants(t)
         half, slow = (float(tau.quantile(q, interpolation="lower")) for q in (0.5, 0.9))
-        said, longest = f"half of the units forget within {_steps(half)}, nine in ten within {_steps(slow)}", float(tau.max())
+        first, second = (f"within {_steps(n)}" if n < torch.inf else _beyond(t) for n in (half, slow))
+        said, longest = f"half of the units forget {first}, nine in ten {second}", float(tau.max())
         short = False
         if context is not None and longest < context / 3:  # three time constants leave 5 %
             short, cure = True, _cure(t, context)
@@ -123,7 +124,11 @@ def _units(t: Trace) -> Iterator[Finding]:
             yield Finding(t.name, "warning", "dead", n / len(lie), said)
     for k, v in stuck(t).items():
         for way, word in ((1, "open"), (-1, "shut")):
-            share = float((v == way).float().mean())
+            still = v == way
+            if (k, way) == ("i", -1) and t.cell.forget and not t.cell.coupled and "f" in t.wish.keep:
+                taken, lost = t.i[t.mask].mean(0), 1 - t.f[t.mask].mean(0)
+                still &= taken < LOW * lost  # a slow cell takes in little, for it loses little
+            share = float(still.float().mean())
             if share >= NOTABLE:
                 level: Literal["note", "warning"] = "warning" if way < 0 else "note"
                 said = f"{share:.0%} of {GATES[k]} gates stuck {word}: {MEANING[k, way]}."
@@ -142,6 +147,12 @@ def _steps(n: float) -> str:
         return "no end of steps"
     whole = f"{n:.1f}" if n < 10 and n != round(n) else f"{n:,.0f}"
     return f"{whole} step{'' if whole == '1' else 's'}"
+
+
+def _beyond(t: Trace) -> str:
+    """Where time constants are longer than can be told."""
+    most = longest_told(t)
+    return f"after more than {_steps(most)} ({str(t.dtype)[6:]} tells no more)" if most < 1e6 else "after no end of steps"
 
 
 @dataclass(frozen=True)

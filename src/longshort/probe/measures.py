@@ -19,10 +19,10 @@ def time_constants(trace: Trace) -> Tensor:
 
     tau = -d / mean(ln r), with r = f, or r = p + (1 - p) f under zoneout of c with probability p, the mean over all steps and
     sequences, and d the dilation. The mean of the logarithm is what counts: the product of f over n steps is exp(n mean(ln f)).
-    For a distribution over units take `.quantile`.
+    For a distribution over units take `.quantile(q, interpolation="lower")`: one may be infinite.
 
     Returns:
-        Steps of the input, [K] float32; infinite where the gate was never below 1.
+        Steps of the input, [K] float32; infinite beyond what the gates' dtype can tell, which is `longest_told(trace)`.
 
     Source:
         Tallec & Ollivier 2018, Can Recurrent Neural Networks Warp Time?, section 2 (there 1 / (1 - f), which is its limit for f
@@ -30,7 +30,14 @@ def time_constants(trace: Trace) -> Tensor:
     """
     p = trace.cell.zoneout[1]
     kept = p + (1 - p) * trace.f[trace.mask]
-    return trace.dilation / kept.log().mean(0).abs()
+    tau = trace.dilation / kept.log().mean(0).abs()
+    return torch.where(tau > longest_told(trace), torch.inf, tau)
+
+
+def longest_told(trace: Trace) -> float:
+    """The longest time constant that a forget gate of its dtype can tell, in steps: 128 in bfloat16, 8 million in float32. Above
+    it the next number below 1 is too far away."""
+    return trace.dilation / torch.finfo(trace.dtype).eps
 
 
 class Saturation(NamedTuple):
@@ -92,7 +99,7 @@ def by_lag(trace: Trace, of: Literal["dh", "dc"] = "dc") -> Tensor:
 
     Returns:
         |dLoss/dc_t| or |dLoss/dh_t|, [T, B] float32; NaN before the beginning of a sequence, which is where a
-        call without a state from before began, or where no gradient came at all.
+        call without a state from before began, or with a detached one, or where it was reset; and where no gradient came at all.
 
     Raises:
         ValueError: there was no backward pass, or the recording has gaps (steps=...).
@@ -108,7 +115,7 @@ def by_lag(trace: Trace, of: Literal["dh", "dc"] = "dc") -> Tensor:
     at = end - t  # [T, B]
     there = (at >= 0) & mask.gather(0, at.clamp(min=0))
     if T:
-        there &= runs[at.clamp(min=0)] == runs[end.clamp(min=0)]
+        there &= runs.gather(0, at.clamp(min=0)) == runs.gather(0, end[None].clamp(min=0))
     return torch.where(there, norm.gather(0, at.clamp(min=0)), torch.nan)
 
 

@@ -161,12 +161,15 @@ class _Part:
     def __init__(self, seen: Seen, wish: Wish, first: int) -> None:
         place, cell, cells = seen.place, seen.tape.cell, seen.place(seen.tape.cells)
         T, B = cells.shape[:2]
-        self.ran, self.fresh = T, seen.fresh
+        self.ran, self.fresh, self.dtype = T, seen.fresh, seen.tape.gates.dtype
         self.flow, self.place, self.rows = seen.flow, place, wish.rows(first, T)
         rows = torch.arange(T) if self.rows is None else self.rows
         self.steps = rows + first
         ends = torch.full((B,), T) if seen.lengths is None else seen.lengths.cpu()
         self.mask = rows[:, None] < ends
+        begins = torch.zeros(T, B, dtype=torch.bool) if seen.resets is None else seen.resets.cpu()
+        begins = begins.cumsum(0)  # sequences that have begun within the call
+        self.sequence, self.sequences = begins[rows], begins[-1] if T else begins.new_zeros(B)
         self.kept: dict[str, Tensor] = {}
         gates = place(seen.tape.gates).unflatten(-1, (len(cell.gates), -1))
         need = {k for k in wish.keep if k in cell.gates} | ({"f"} if cell.coupled and "i" in wish.keep else set())
@@ -190,7 +193,7 @@ class _Part:
     def cut(self, n: int) -> None:
         """Drop the first n steps."""
         self.rows = torch.arange(n, len(self)) if self.rows is None else self.rows[n:]
-        self.steps, self.mask = self.steps[n:], self.mask[n:]
+        self.steps, self.mask, self.sequence = self.steps[n:], self.mask[n:], self.sequence[n:]
         self.kept = {k: v[n:].clone() for k, v in self.kept.items()}
 
     def norm(self, which: str) -> Tensor | None:
@@ -298,10 +301,20 @@ class Trace:
         return self._cat("steps", lambda part: part.steps)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the layer computed its gates in: float32, bfloat16, ..."""
+        return self._parts[-1].dtype
+
+    @property
     def runs(self) -> Tensor:
-        """Which sequence each row belongs to, from 0, int64, [T]: a call without a state from before begins another one."""
-        number = torch.tensor([k > 0 and part.fresh for k, part in enumerate(self._parts)]).cumsum(0)
-        return number.repeat_interleave(torch.tensor([len(part) for part in self._parts]))
+        """Which sequence each step belongs to, rising, int64, [T, B]: a call without a state from before begins another one, or
+        with one that was detached, and so does a reset."""
+        made, before = [], torch.zeros((), dtype=torch.int64)
+        for k, part in enumerate(self._parts):
+            before = before + int(k > 0 and part.fresh)
+            made.append(before + part.sequence)
+            before = before + part.sequences
+        return torch.cat(made)
 
     @property
     def flows(self) -> bool:
