@@ -119,9 +119,9 @@ def test_few_long_series_are_judged_from_several_origins():
             assert len(set(np.diff(at))) <= 1
             assert room - len(at) < at[-1] - at[0] <= room
             apart += sum(k == 0 or at[k] - at[0] >= 8 * ((at[k - 1] - at[0]) // 8 + 1) for k in range(len(at)))
-        assert few.apart() == apart
+        assert few.apart(*few.held) == apart
     many = ForecastTask(Config(horizon=8), read(panel(17, 400)))
-    assert len(many.held[0]) == many.apart() == 17
+    assert len(many.held[0]) == many.apart(*many.held) == 17
     assert (many.end == many.panel.lengths - 8).all()
     short = ForecastTask(Config(horizon=8), read(panel(1, 9).fillna(1.0)))
     assert len(short.held[0]) == 0  # trained on whole

@@ -138,6 +138,14 @@ def test_future_covariates_reach_their_steps(kind, step):
     assert kind == "esrnn" or not differs[:, :step].any()  # the others walk through the horizon
 
 
+def test_a_plan_of_later_steps_than_are_forecast_is_refused():
+    later = AFTER.assign(ds=AFTER.ds + pd.Timedelta(days=H))
+    with pytest.raises(ValueError, match=rf"is {H + 1} steps after the end of its series, and the forecast has {H}: of none of"):
+        predict(fitted("direct", True), future=later)
+    both = pd.concat([AFTER, later])
+    assert np.array_equal(values(predict(fitted("direct", True), future=both)), values(predict(fitted("direct", True))))
+
+
 @pytest.mark.parametrize("kind", sorted(MODELS))
 def test_past_and_static_covariates_and_the_past_are_read(kind):
     made, out, t = fitted(kind, True), values(predict(fitted(kind, True))), TABLE[True]

@@ -310,16 +310,18 @@ def test_smoothing_is_the_recurrence(season, holes):
 
 
 def starts(z, seen, seasons):
-    """Mean deviation of each phase in the first three observed cycles, shorter seasons first; and for each step of these what its
-    phase has less without it."""
+    """Mean deviation of each phase in the first three observed cycles, less the change from cycle to cycle (where there are two;
+    of a longer season less than one: none), shorter seasons first; and for each step of these what its phase has less without it."""
     rest, found, own = z.copy(), {}, np.zeros(len(z))
     for m in sorted(seasons):
         at = np.flatnonzero(seen)[: 3 * m]
-        center = rest[at].mean()
-        found[m] = [rest[at[at % m == p]].mean() - center if (at % m == p).any() else 0.0 for p in range(m)]
+        changes = [(rest[t + m] - rest[t]) / m for t in at if t + m in at and len(at) >= 2 * m]
+        line = rest[at].mean() + (np.arange(len(z)) - at.mean()) * (np.mean(changes) if changes else 0.0)
+        off = (rest - line) * (len(at) >= m or not found)
+        found[m] = [off[at[at % m == p]].mean() if (at % m == p).any() else 0.0 for p in range(m)]
         for t in at:
             others = at[(at % m == t % m) & (at != t)]
-            own[t] += found[m][t % m] - (rest[others].mean() - center if len(others) else 0.0)
+            own[t] += found[m][t % m] - (off[others].mean() if len(others) else 0.0)
         rest = rest - np.resize(found[m], len(z))
     return [found[m] for m in seasons], own
 

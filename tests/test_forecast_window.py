@@ -158,12 +158,15 @@ def fan(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def test_stretch_by_definition():
-    """Forecasts -2, -1, 0, 1, 2 for truths 1 ... 49: the ceil(50 p)-th smallest, over the distance from the median."""
+    """Forecasts -2, -1, 0, 1, 2 for truths 1 ... 49: the ceil(50 p)-th smallest, over the distance from the median; below it,
+    where nothing lies, the least, at 49 of 80 windows."""
     forecast, truth = np.tile(np.arange(-2.0, 3), (49, 1, 1)), np.arange(1.0, 50)[:, None]
-    np.testing.assert_array_equal(conformal.stretch(forecast, truth, LEVELS), [[0, 0, 1, 40, 48 / 2]])  # 50 * 0.95 = 47.5
-    np.testing.assert_array_equal(conformal.stretch(forecast, -truth, LEVELS), [[45 / 2, 35, 1, 0, 0]])
+    least = conformal.NARROWEST ** (0.5 * 49 / 80)
+    assert least > 0.5
+    np.testing.assert_allclose(conformal.stretch(forecast, truth, LEVELS), [[least, least, 1, 40, 48 / 2]])  # 50 * 0.95 = 47.5
+    np.testing.assert_allclose(conformal.stretch(forecast, -truth, LEVELS), [[45 / 2, 35, 1, least, least]])
     twice = conformal.stretch(np.tile(forecast, (4, 1, 1)), np.tile(truth, (4, 1)), LEVELS, apart=49)  # worth 98 of 196
-    np.testing.assert_array_equal(twice, [[0, 0, 1, 40, 48 / 2]])  # 198 * 0.8 = 158.4 is the 40th of 49; 198 * 0.95 = 188.1
+    np.testing.assert_allclose(twice, [[least, least, 1, 40, 48 / 2]])  # 198 * 0.8 = 158.4 is the 40th of 49; 198 * 0.95 = 188.1
     one = np.r_[np.full(39, np.nan), np.zeros(10)][:, None]
     np.testing.assert_array_equal(conformal.stretch(forecast, one, LEVELS), np.ones((1, 5)))  # too few to say
     flat = conformal.stretch(0 * forecast, truth, LEVELS)

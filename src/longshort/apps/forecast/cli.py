@@ -250,7 +250,7 @@ def inspect(
         c = forecaster.config
         if c.future and future_data is None:
             raise ValueError(f"this model reads {', '.join(c.future)} of the steps that it forecasts: give --future-data FILE.")
-        panel = read(data, c.freq, forecaster.columns, c.names, future=future_data, static=static_data)
+        panel = read(data, c.freq, forecaster.columns, c.names, future=future_data, static=static_data, horizon=c.horizon)
         return look(subject(forecaster, panel, series))
 
     present(make, model, out=out, serve=serve, port=port, quiet=quiet)

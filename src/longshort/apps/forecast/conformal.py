@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST = 40  # held-out values below which nothing is calibrated
+NARROWEST = 0.25  # no quantile comes nearer to the median than to the root of this share of its distance
 EACH = 80  # held-out windows apart from which each step has factors of its own
 MOST_RANKS = 256  # held-out windows that are kept as patterns for sample paths
 
@@ -19,8 +20,8 @@ def stretch(forecast: NDArray, truth: NDArray, levels: NDArray, apart: int | Non
     With the distance d = q - median of a quantile above the median, r = (y - median) / d says by which factor it should have
     been larger; the factor taken is the ceil((n + 1) p)-th smallest r of n, so that a new truth lies below with a probability of
     at least p, as far as windows are exchangeable. Below the median likewise. A factor below 1 goes half the way (its
-    square root), and less where windows are few: windows of one panel end together and err together, so that few misses
-    there may be luck.
+    square root, 0.5 at least), and less where windows are few: windows of one panel end together and err together, so that few
+    misses there may be luck; and where all of them err to one side, the next ones may err to the other.
 
     Where windows are few, all steps share a factor. Steps of one window, and windows that overlap, err together, though not
     wholly: n values are then worth m, the geometric mean of n and of how many windows are apart, and a new truth stands for
@@ -62,7 +63,7 @@ def _factor(r: NDArray, p: float, apart: int) -> float:
         return 1.0
     worth = np.sqrt(n * min(apart, n))
     rank = min(int(np.ceil((n + n / worth) * p)), n)
-    f = max(float(np.partition(r, rank - 1)[rank - 1]), 0.0)
+    f = max(float(np.partition(r, rank - 1)[rank - 1]), NARROWEST)
     return f if f >= 1 else f ** (0.5 * min(apart / EACH, 1))
 
 
@@ -107,8 +108,8 @@ def values_at(forecast: NDArray, levels: NDArray, at: NDArray) -> NDArray:
 
 
 def carry(drawn: NDArray, before: NDArray, after: NDArray) -> NDArray:
-    """Values moved as the quantiles around them were moved: at the same level as before. Straight lines between quantiles and on
-    beyond the outermost ones; with them where two quantiles were one.
+    """Values moved as the quantiles around them were moved: at the same level as before. Straight lines between quantiles, and
+    beyond the outermost ones as far as these were; with them where two quantiles were one.
 
     Args:
         drawn: values, [B, n, H].
@@ -123,7 +124,8 @@ def carry(drawn: NDArray, before: NDArray, after: NDArray) -> NDArray:
         k += drawn >= before[:, None, :, q]
     b0, b1, a0, a1 = (np.take_along_axis(v[:, None], k[..., None] + j, -1)[..., 0] for v in (before, after) for j in (0, 1))
     apart = b1 > b0
-    return a0 + (drawn - b0) * np.where(apart, (a1 - a0) / np.where(apart, b1 - b0, 1), 1)
+    inside = a0 + (drawn - b0) * np.where(apart, (a1 - a0) / np.where(apart, b1 - b0, 1), 1)
+    return np.where(drawn < b0, drawn + a0 - b0, np.where(drawn > b1, drawn + a1 - b1, inside))
 
 
 def tails(forecast: NDArray, levels: NDArray) -> tuple[NDArray, NDArray]:

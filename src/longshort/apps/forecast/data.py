@@ -126,7 +126,7 @@ class Panel:
 
 def read(
     source: Any, freq: str | int | Freq | None = None, columns: Columns = Columns(), names: Names = Names(),  # noqa: B008
-    future: Any = None, static: Any = None,
+    future: Any = None, static: Any = None, horizon: int | None = None,
 ) -> Panel:  # fmt: skip
     """Check a long frame and lay it on a grid.
 
@@ -141,6 +141,7 @@ def read(
         future: frame or file of id, time and the future covariates, for the steps after the end of each series. Steps that it
             leaves out are missing values. What it says of known steps must agree with the data.
         static: frame or file of id and those static covariates that the data lacks; other series in it are ignored.
+        horizon: of future: steps of which at least one must be known; None asks for any later one.
 
     Returns:
         The panel.
@@ -209,7 +210,7 @@ def read(
         return made
     known = {v: k for k, v in enumerate(ids.to_list())}
     numbers, labels, text = _static(table.static, static, names, columns, known)
-    after, ahead = _future(values[2], future, made, names, known)
+    after, ahead = _future(values[2], future, made, names, known, horizon)
     return replace(made, covariates=Covariates(names, values[1], after, ahead, numbers, labels, text))
 
 
@@ -273,7 +274,9 @@ def _alike(frame: nw.DataFrame[Any], name: str, known: Iterable[Any]) -> nw.Data
     return frame
 
 
-def _future(held: NDArray, source: Any, panel: Panel, names: Names, known: dict[Any, int]) -> tuple[NDArray, int]:
+def _future(
+    held: NDArray, source: Any, panel: Panel, names: Names, known: dict[Any, int], horizon: int | None
+) -> tuple[NDArray, int]:
     """The future covariates [N, Cf] of a panel, followed by those of `source`: [N + S * ahead, Cf], and ahead."""
     if source is None:
         return held, 0
@@ -318,6 +321,12 @@ def _future(held: NDArray, source: Any, panel: Panel, names: Names, known: dict[
         raise ValueError(
             "future=: no row lies after the end of its series, so nothing is known of what is forecast. Give later ones."
         )
+    if horizon is not None and not ((beyond > 0) & (beyond <= horizon)).any():
+        first = np.where(beyond > 0, beyond, ahead + 1).argmin()
+        rows.blame(
+            first, f"is {beyond[first]} steps after the end of its series, and the forecast has {horizon}: of none of them is "
+            "anything known. Give the steps that follow the end"
+        )  # fmt: skip
     if S * ahead > 1000 * len(t) + 10_000:
         rows.blame(beyond.argmax(), f"is {ahead} steps after the end of its series. Is the time stamp wrong? Correct it")
     made = np.full((len(held) + S * ahead, held.shape[1]), np.nan, np.float32)

@@ -171,15 +171,20 @@ class ESRNN(nn.Module):
 
 
 def first_seasons(z: Tensor, seen: Tensor, seasons: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
-    """Where each season starts, [B, m]: mean deviation of each phase in the first observed cycles, shorter seasons first. And how
-    far each step has moved the seasons towards itself, [B, T]: what was seen once fits wholly, and tells nothing of errors."""
+    """Where each season starts, [B, m]: mean deviation of each phase in the first observed cycles, less what changes from cycle to
+    cycle where there are two; of a longer season 0 where there is not even one; shorter seasons first. And how far each step has
+    moved the seasons towards itself, [B, T]: what was seen once fits wholly, and tells nothing of errors."""
     made: dict[int, Tensor] = {}
     rest, T, own = z, z.shape[1], torch.zeros_like(z)
+    t = torch.arange(T, device=z.device)
     for m in sorted(seasons):
         w = seen * (seen.cumsum(1) <= CYCLES * m)
-        phase = torch.arange(T, device=z.device) % m
-        center = (rest * w).sum(1, keepdim=True) / w.sum(1, keepdim=True).clamp(min=1)
-        off = (rest - center) * w
+        phase, n = t % m, w.sum(1, keepdim=True)
+        x = (t - (w * t).sum(1, keepdim=True) / n.clamp(min=1)) * w
+        center = (rest * w).sum(1, keepdim=True) / n.clamp(min=1)
+        pairs = w[:, m:] * w[:, :-m] * (n >= 2 * m)
+        slope = ((rest[:, m:] - rest[:, :-m]) * pairs).sum(1, keepdim=True) / (m * pairs.sum(1, keepdim=True)).clamp(min=1)
+        off = (rest - center - slope * x) * w * (n >= m if made else 1)
         total, count = (z.new_zeros(len(z), m).index_add(1, phase, v) for v in (off, w))
         s = total / count.clamp(min=1)
         others = (total[:, phase] - off) / (count[:, phase] - 1).clamp(min=1)

@@ -22,7 +22,7 @@ from longshort.apps.forecast.covariates import Encoding
 from longshort.apps.forecast.data import Panel, read
 from longshort.apps.forecast.recipe import CHUNK, Ensemble, Recipe
 from longshort.apps.forecast.tables import Columns, free
-from longshort.apps.forecast.task import SOME, ForecastTask
+from longshort.apps.forecast.task import ForecastTask
 from longshort.artefact import Artefact, Score
 from longshort.cell import Cell
 from longshort.probe import Watch
@@ -169,10 +169,10 @@ class Forecaster:
         H, middle = task.config.horizon, task.config.quantiles.index(0.5)
         model = Ensemble([r.model for r in results], torch.ones(H, len(levels)), torch.empty(0, H), middle).eval()
         scores = results[0].scores if n == 1 else task.score(model, "valid")
-        made, truth, alike = task.held_out(model)
+        made, truth, alike, apart = task.held_out(model)
         if task.config.calibrate:
             few = np.isfinite(truth[alike]).sum() < conformal.LEAST
-            factors = torch.from_numpy(conformal.stretch(made[alike], truth[alike], levels, task.apart(alike)))
+            factors = torch.from_numpy(conformal.stretch(made[alike], truth[alike], levels, apart))
             if before is not None and few:
                 factors, short = before.stretch, before.short
             else:
@@ -191,11 +191,10 @@ class Forecaster:
     @staticmethod
     def _short(task: ForecastTask, model: Ensemble, levels: Any) -> Tensor:
         """How far to stretch where less of a series is known than held-out windows hold: by these, cut to newest values."""
-        n = len(task.held[0])
-        rows, made = np.unique(np.linspace(0, n - 1, min(n, SOME)).astype(int)), []
+        made = []
         for newest in task.shorter:
-            forecast, truth, alike = task.held_out(model, rows, newest)
-            made.append(conformal.stretch(forecast[alike], truth[alike], levels, task.apart(rows[alike])))
+            forecast, truth, alike, apart = task.held_out(model, newest)
+            made.append(conformal.stretch(forecast[alike], truth[alike], levels, apart))
         return torch.from_numpy(np.reshape(made, (-1, *model.stretch.shape)))
 
     def _preview(self, task: ForecastTask, path: Path | str, network: nn.Module) -> None:
@@ -539,7 +538,8 @@ class Forecaster:
             if future is None and static is None:
                 return self.panel
             df, static = self.sources[0], static if static is not None else self.sources[1]
-        return read(df, self.config.freq, self.columns, self.config.names, future=future, static=static)
+        c = self.config
+        return read(df, c.freq, self.columns, c.names, future=future, static=static, horizon=c.horizon)
 
 
 def checkpoints(path: Path | str, n: int) -> list[Path]:

@@ -98,9 +98,8 @@ class ForecastTask:
         self.recipe = recipe or Recipe(c, cell, Encoding.fit(known, c.names, c.calendar), ids)
         self.known = self.recipe.known(panel)
 
-    def apart(self, some: NDArray | slice = slice(None)) -> int:
-        """How many of some held-out windows have no step in common: those that overlap tell little more than one of them."""
-        series, origin = (v[some] for v in self.held)
+    def apart(self, series: NDArray, origin: NDArray) -> int:
+        """How many of some windows have no step in common: those that overlap tell little more than one of them."""
         return len(np.unique(np.stack([series, (origin - self.end[series]) // self.config.horizon]), axis=1).T)
 
     @cached_property
@@ -156,25 +155,38 @@ class ForecastTask:
 
     @cached_property
     def shorter(self) -> tuple[int, ...]:
-        """Values, 2, 4, 8, ..., that are fewer than nearly all held-out windows hold: what new series may have."""
-        (series, origin), L = self.held, cast(int, self.config.context)
-        if not len(series):
+        """Values, 2, 4, 8, ..., that are fewer than half of what most held-out windows hold: what new series may have."""
+        if not len(self.held[0]):
             return ()
-        most = np.quantile(np.isfinite(self.panel.window(series, origin - L, L)).sum(1), 0.1) / 2
+        most = np.median(self._observed(*self.held)) / 2
         return tuple(2 << k for k in range(SHORTEST) if 2 << k <= most)
 
-    def held_out(
-        self, model: nn.Module, rows: NDArray | slice = slice(None), newest: int | None = None
-    ) -> tuple[NDArray, NDArray, NDArray]:
-        """Scaled forecasts [n, H, Q] and truth [n, H] of held-out windows: what calibration reads; and which of them can be
-        compared with others, bool [n].
+    def cut(self, newest: int) -> tuple[NDArray, NDArray]:
+        """Windows, series and origin, that hold at least twice as many values: held-out ones, begun up to a season earlier, for
+        where all of them end in one phase of it they would tell of this phase alone."""
+        n, L = len(self.held[0]), cast(int, self.config.context)
+        series, origin = (v[np.unique(np.linspace(0, n - 1, min(n, SOME)).astype(int))] for v in self.held)
+        back = np.random.default_rng(0).integers(max(self.config.seasons), size=len(series))
+        origin = np.where(origin - back >= L, origin - back, origin)
+        enough = self._observed(series, origin) >= 2 * newest
+        return series[enough], origin[enough]
+
+    def _observed(self, series: NDArray, origin: NDArray) -> NDArray:
+        L = cast(int, self.config.context)
+        return np.isfinite(self.panel.window(series, origin - L, L)).sum(1)
+
+    def held_out(self, model: nn.Module, newest: int | None = None) -> tuple[NDArray, NDArray, NDArray, int]:
+        """What calibration reads of held-out windows; only of those that can be compared with others.
 
         Args:
             model: a network or an ensemble.
-            rows: some of the windows; by default all.
-            newest: so many values, the newest observed ones, are all that is known.
+            newest: so many values, the newest observed ones, are all that is known (`cut`); None: all that is.
+
+        Returns:
+            Scaled forecasts [n, H, Q] and truth [n, H], which of them can be compared with others, bool [n], and how many of
+            these have no step in common.
         """
-        series, origin = (v[rows] for v in self.held)
+        series, origin = self.held if newest is None else self.cut(newest)
         made, truth, alike, at = [], [], [np.zeros(0, bool)], 0
         future = self.panel.window(series, origin, self.config.horizon)
         for inputs, window in self.recipe.windows(self.panel, series, origin, newest):
@@ -184,7 +196,8 @@ class ForecastTask:
             at += len(made[-1])
         Q = len(self.config.quantiles)
         empty = np.empty((0, self.config.horizon, Q))
-        return np.concatenate([empty, *made]), np.concatenate([future[:0], *truth]), np.concatenate(alike)
+        same = np.concatenate(alike)
+        return np.concatenate([empty, *made]), np.concatenate([future[:0], *truth]), same, self.apart(series[same], origin[same])
 
     def predict(self, model: nn.Module, request: Panel) -> Any:
         """Forecast what follows the end of each series of a panel; a long frame `unique_id, ds, LSTM, LSTM-lo-80, ...`."""

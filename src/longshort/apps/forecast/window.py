@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 PAST, STATIC = 4, 3  # channels of Window.past and Window.static
 REGULAR, LEAST_UNIT = 0.25, 1e-3  # a naive error below this share of the scale makes the unit smaller, down to this
+ALIKE = 4  # pairs, at least, that tell whether a series repeats itself
 FLAT_LOG = 0.05  # the scale of logarithms that never move: 5 %
 WILD_LOG = 4.6  # a forecast of logarithms stays below a hundred times the last value
 READ = 336  # longest part of the context that the LSTM reads; the guesses see all of it
@@ -132,8 +133,10 @@ def phases(past: NDArray, m: int) -> NDArray:
 
 
 def _change(v: NDArray, m: int) -> NDArray:
-    """Mean |v_t - v_{t-m}| of each row, NaN where there is no such pair: what MASE divides by. [B]."""
-    return _mean(np.abs(v[:, m:] - v[:, :-m]))
+    """Mean |v_t - v_{t-m}| of each row: what MASE divides by; NaN where there are not as many pairs as a season has steps, and
+    four, for few may be alike by chance. [B]."""
+    change = np.abs(v[:, m:] - v[:, :-m])
+    return np.where(np.isfinite(change).sum(1) >= max(m, ALIKE), _mean(change), np.nan)
 
 
 def _cycles(v: NDArray, m: int) -> NDArray:
