@@ -322,7 +322,7 @@ def test_an_ensemble_is_the_mean_of_networks_of_seeds_in_a_row(kind, rich):
         assert same(member.state_dict(), one.model.members[0].state_dict())
     assert not same(weights(each[0]), weights(each[1]))
     want = np.mean([one.backtest(TABLE[rich]).quantiles["LSTM"] for one in each], 0)
-    np.testing.assert_allclose(both.backtest(TABLE[rich]).quantiles["LSTM"], want, rtol=1e-5)
+    np.testing.assert_allclose(both.backtest(TABLE[rich]).quantiles["LSTM"], want, rtol=1e-4)  # esrnn's are means of logarithms
 
 
 @pytest.mark.parametrize("stop", [3, 9])  # in the first network, in the second

@@ -171,9 +171,9 @@ class ESRNN(nn.Module):
 
 
 def first_seasons(z: Tensor, seen: Tensor, seasons: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
-    """Where each season starts, [B, m]: mean deviation of each phase in the first observed cycles, less what changes from cycle to
-    cycle where there are two; of a longer season 0 where there is not even one; shorter seasons first. And how far each step has
-    moved the seasons towards itself, [B, T]: what was seen once fits wholly, and tells nothing of errors."""
+    """Where each season starts, [B, m]: mean deviation of each phase in the first observed cycles, less what changes from cycle
+    to cycle where there are two; of a longer season 0 where there is not even one; shorter seasons first. And how far each step
+    has moved the seasons towards itself, [B, T]: what was seen once fits wholly, and tells nothing of errors."""
     made: dict[int, Tensor] = {}
     rest, T, own = z, z.shape[1], torch.zeros_like(z)
     t = torch.arange(T, device=z.device)
