@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import get_ident
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -410,7 +410,8 @@ class LSTM(nn.Module):
         masks = None
         if self.training:
             now = Call(x, sizes=sizes)  # folded, where the layer is dilated
-            masks = self.cell.draw(now.T, now.B, self.hidden_size, like=x, rows=None if sizes is None else len(x))
+            with nullcontext() if held is None else torch.inference_mode(False):  # what it makes has no gradient later
+                masks = self.cell.draw(now.T, now.B, self.hidden_size, like=x, rows=None if sizes is None else len(x))
             if held is not None and masks is not None and masks.drop_h is not None:  # one mask for the whole sequence
                 masks = masks._replace(drop_h=held.setdefault((suffix, "drop_h", B), masks.drop_h))
         if masks is not None and masks.drop_h is not None and d > 1:
@@ -446,14 +447,14 @@ class LSTM(nn.Module):
 
     def _shared(self, suffix: str, held: dict[Any, Any]) -> dict[str, Tensor]:
         """Likewise where calls are held: made once for each way to compute, with one mask for all of them."""
-        dropped, to = self.training and self.weight_drop, _autocast_dtype(self.layer_params(suffix)["weight_ih"].device.type)
+        dropped, to = self.training and self.weight_drop, _autocast_dtype(getattr(self, f"weight_ih{suffix}").device.type)
         key = suffix, self.training, to, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         if key not in held:
             params = {k: v if to is None else self._autocast(v) for k, v in self.layer_params(suffix).items()}
             if dropped:
                 weight = params["weight_hh"]
                 if suffix not in held:
-                    with torch.inference_mode(False), torch.no_grad():  # what inference makes has no gradient later
+                    with torch.inference_mode(False), torch.no_grad():
                         held[suffix] = dropout(torch.ones(weight.shape, device=weight.device), self.weight_drop, True)
                 params["weight_hh"] = weight * held[suffix].to(weight.dtype)
             held[key] = params

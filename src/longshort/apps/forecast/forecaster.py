@@ -194,6 +194,8 @@ class Forecaster:
         made = []
         for newest in task.shorter:
             forecast, truth, alike, apart = task.held_out(model, newest)
+            if np.isfinite(truth[alike]).sum() < conformal.LEAST:
+                break
             made.append(conformal.stretch(forecast[alike], truth[alike], levels, apart))
         return torch.from_numpy(np.reshape(made, (-1, *model.stretch.shape)))
 
