@@ -256,7 +256,7 @@ struct Forward {
       if (cells) leave(cells + at * H + p.v, ct, p.n);
       store<C>(c + slot * Hp + p.v, reset ? Vec<C>{} : ct);
       if constexpr (!Plain)
-        if (l.projection) return store<C>(mh + slot * Hp + p.v, mt);
+        if (l.projection) return store<C>(mh + slot * Hp + p.v, within(mt, p.n));
       emit(slot, p.v, p.n, mt, reset);
     }
     LS_INLINE void emit(int slot, int64_t v, int n, Vec<C> value, bool reset) const {
@@ -266,6 +266,7 @@ struct Forward {
           value = zoneout<C>(C(l.zone_h), in.zone_h ? in.zone_h + at : nullptr, n, load<C>(h_raw + slot * Pp + v), rounded(value));
         }
       store<C>(y + at, value, n);
+      value = within(value, n);
       if constexpr (Plain) store<C>(h + slot * Pp + v, sizeof(E) == sizeof(S) ? value : rounded(value));
       else carry(slot, v, n, rounded(value), reset);
     }
@@ -276,6 +277,8 @@ struct Forward {
       if (in.drop_h) value = pick<C>(load_mask<C>(in.drop_h + rows[slot] * P + v, n), value * C(l.scale_h), Vec<C>{});
       store<C>(h + slot * Pp + v, value);
     }
+    // Nothing beyond the last unit: where products read several at once, its neighbour would be one of them. 0 * inf is not 0.
+    LS_INLINE static Vec<C> within(Vec<C> v, int n) { return KP<N> > 1 && n < L ? tail<C>(v, n) : v; }
     LS_INLINE static Vec<C> rounded(Vec<C> v) {  // as a tensor would hold it
       if constexpr (sizeof(S) == sizeof(C)) return v;
       S all[L];

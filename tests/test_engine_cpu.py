@@ -491,3 +491,22 @@ def test_tensors_without_memory_are_refused():
     """In a process of its own: a read of such memory ends it."""
     done = subprocess.run([sys.executable, "-c", WRAPPED], capture_output=True, text=True)
     assert done.stdout == "refused\n", done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 16, 17, 19, 33])
+@pytest.mark.parametrize(
+    "kw", [{}, {"proj_size": 1}, {"cell": Cell(projection=5, zoneout=(0.1, 0.1))}, {"cell": Cell(peephole=True)}], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_infinite_input_leaves_gates_at_their_ends(hidden, kw, dtype):
+    """Beyond the last unit nothing is computed: zero times infinity there must not come back by the products that follow."""
+    if hidden <= kw.get("proj_size", 0):
+        kw = {}
+    m, x = LSTM(1, hidden, dtype=dtype, **kw).eval(), torch.zeros(4, 2, 1, dtype=dtype)
+    for name, p in m.named_parameters():
+        if name.startswith("weight_ih"):
+            p.data.abs_()
+    x[0, 0] = torch.inf
+    with torch.no_grad():
+        assert m(x)[0].isfinite().all()
+    assert m(x)[0].isfinite().all()
