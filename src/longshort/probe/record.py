@@ -167,9 +167,10 @@ class _Part:
         self.steps = rows + first
         ends = torch.full((B,), T) if seen.lengths is None else seen.lengths.cpu()
         self.mask = rows[:, None] < ends
-        begins = torch.zeros(T, B, dtype=torch.bool) if seen.resets is None else seen.resets.cpu()
-        begins = begins.cumsum(0)  # sequences that have begun within the call
-        self.sequence, self.sequences = begins[rows], begins[-1] if T else begins.new_zeros(B)
+        begun = torch.zeros(1, B, dtype=torch.int64)  # sequences that have begun within the call
+        if seen.resets is not None and T:
+            begun = seen.resets.cpu().cumsum(0)
+        self.sequence, self.sequences = begun[rows] if len(begun) > 1 else begun.expand(len(rows), B), begun[-1]
         self.kept: dict[str, Tensor] = {}
         gates = place(seen.tape.gates).unflatten(-1, (len(cell.gates), -1))
         need = {k for k in wish.keep if k in cell.gates} | ({"f"} if cell.coupled and "i" in wish.keep else set())
