@@ -381,7 +381,12 @@ class LSTM(nn.Module):
         """One layer and direction. state and the state returned: h [d, B, P], c [d, B, H]."""
         reverse = suffix.endswith("_reverse")
         held = self._held.get(get_ident()) if self._held else None
-        params = self._weights(suffix) if held is None else self._shared(suffix, held)
+        if held is None:
+            params = self._weights(suffix)
+        else:  # made once for each way to compute
+            to = _autocast_dtype(getattr(self, f"weight_ih{suffix}").device.type)
+            way = suffix, self.training, to, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+            params = held.get(way) or held.setdefault(way, self._weights(suffix, held))
         special = tape or self.observer is not None or resets is not None or sizes is not None
         if d == 1 and not special and not (self.training and self.cell.noisy):
             short = engines.infer(self.cell, params, x, state, lengths, reverse, self.engine)
@@ -436,29 +441,22 @@ class LSTM(nn.Module):
         record = record and Tape(self.cell, fold.unfold(record.gates), fold.unfold(record.cells))
         return fold.unfold(y), State(*(fold.leave(v, lengths, crossed) for v in state)), record
 
-    def _weights(self, suffix: str) -> dict[str, Tensor]:
-        """The parameters of one layer and direction as the engine gets them: in autocast's dtype, some dropped."""
+    def _weights(self, suffix: str, held: dict[Any, Any] | None = None) -> dict[str, Tensor]:
+        """The parameters of one layer and direction as the engine gets them: in autocast's dtype, some dropped; where calls are
+        held, the same ones."""
         params = self.layer_params(suffix)
         if _autocast_dtype(params["weight_ih"].device.type) is not None:
             params = {k: self._autocast(v) for k, v in params.items()}
         if self.weight_drop and self.training:
-            params["weight_hh"] = dropout(params["weight_hh"], self.weight_drop, True)
-        return params
-
-    def _shared(self, suffix: str, held: dict[Any, Any]) -> dict[str, Tensor]:
-        """Likewise where calls are held: made once for each way to compute, with one mask for all of them."""
-        dropped, to = self.training and self.weight_drop, _autocast_dtype(getattr(self, f"weight_ih{suffix}").device.type)
-        key = suffix, self.training, to, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        if key not in held:
-            params = {k: v if to is None else self._autocast(v) for k, v in self.layer_params(suffix).items()}
-            if dropped:
-                weight = params["weight_hh"]
+            weight = params["weight_hh"]
+            if held is None:
+                params["weight_hh"] = dropout(weight, self.weight_drop, True)
+            else:
                 if suffix not in held:
-                    with torch.inference_mode(False), torch.no_grad():
+                    with torch.inference_mode(False), torch.no_grad():  # what inference makes has no gradient later
                         held[suffix] = dropout(torch.ones(weight.shape, device=weight.device), self.weight_drop, True)
                 params["weight_hh"] = weight * held[suffix].to(weight.dtype)
-            held[key] = params
-        return held[key]
+        return params
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_held", "observer")}

@@ -46,8 +46,9 @@ class ESRNN(nn.Module):
         x_t w                               what covariates that are known ahead and the calendar do, the same to all series
 
     At every step t the LSTM sees the last `inputs` values without season, less the level, and gives quantiles of the H values
-    that follow, less level and season, both over the mean size of e so far; every step of the context is a training example.
-    Whatever is scaled by the whole context must not be seen: at an early step it would tell how much is still to come.
+    that follow, less level and season, both over the mean size of e so far; every step after the cycles that start the seasons
+    is a training example. Whatever is scaled by the whole context must not be seen: at an early step it would tell how much is
+    still to come.
 
     Args:
         config: a resolved Config.

@@ -176,7 +176,7 @@ class ForecastTask:
         return np.isfinite(self.panel.window(series, origin - L, L)).sum(1)
 
     def held_out(self, model: nn.Module, newest: int | None = None) -> tuple[NDArray, NDArray, NDArray, int]:
-        """What calibration reads of held-out windows; only of those that can be compared with others.
+        """What calibration reads of held-out windows.
 
         Args:
             model: a network or an ensemble.
