@@ -129,6 +129,10 @@ WRONG = {
     "text ds": (frame(["1", "2"]), r"series 'a', row 0 \(ds 1\) is no time stamp"),
     "no such day": (frame(["2024-02-28", "2024-02-30"]), r"row 1 \(ds 2024-02-30\) is no date"),
     "two zones": (frame([dt.datetime(2020, 1, 1, tzinfo=UTC), dt.datetime(2020, 1, 2, tzinfo=BERLIN)]), "column of mixed time zones"),
+    "two offsets": (frame(["2024-01-01T00:00Z", "2024-01-01 01:00+01:00"]), r"row 1 .* the time zone \+01:00, .* before have the time zone UTC"),
+    "an offset and none": (frame(["2024-01-01 00:00", "2024-01-01 01:00Z"]), "has the time zone UTC, the rows before have no time"),
+    "no such offset": (frame(["2024-01-01 00:00+25:00", "2024-01-01 01:00+25:00"]), r"row 0 .* is no time stamp"),
+    "a month less": (frame(["2024-01-0130", "2024-02-0130"]), r"row 0 .* is no time stamp"),
     "off the grid": (frame([*DAYS, pd.Timestamp("2020-01-05 01:00")]), r"row 4 .* is not on the grid of step 'D'"),
     "far away": (frame([*DAYS, pd.Timestamp("2200-01-01")]), r"row 0 .* 5 rows that spans 65745 steps of 'D'"),
     "one stamp": (frame([7]), "freq cannot be inferred: no series has two time stamps"),
@@ -270,6 +274,25 @@ def test_what_comes_out_is_what_went_in(case):
     assert {k: a.schema[k] for k in ("unique_id", "ds")} == {k: b.schema[k] for k in ("unique_id", "ds")}
     assert a["ds"].to_list() == b["ds"].to_list()
     assert a["unique_id"].to_list() == b["unique_id"].to_list()
+
+
+@pytest.mark.parametrize("kind", ["text", "csv", "polars"])
+@pytest.mark.parametrize("written", ["T{}Z", "T{} UTC", " {}+00:00", " {}+0000", " {}:00-03:30", "T{}:00.5+0530", " {}"])
+def test_text_may_name_how_far_it_is_from_utc(written, kind, tmp_path):
+    ds = ["2024-03-30" + written.format(clock) for clock in ("21:00", "22:00", "23:00")]
+    want, table = pd.to_datetime(pd.Series(ds)), frame(ds)
+    if kind == "csv":
+        table.to_csv(table := tmp_path / "a.csv", index=False)
+    elif kind == "polars":
+        table = pl.from_pandas(table)
+        if want.dt.tz not in (None, dt.UTC):
+            with pytest.raises(ValueError, match="polars column cannot always be that far from UTC"):
+                read(table)
+            return
+    made = pd.to_datetime(pd.Series(only(read(table))["ds"].to_list()))
+    assert (made[:3] == want).all()
+    assert str(made.dt.tz) == str(want.dt.tz)
+    assert (made.diff()[1:] == pd.Timedelta("1h")).all()
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Santiago", "America/Havana", "Australia/Lord_Howe", "UTC", None])

@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longshort.apps.forecast.covariates import Names
-from longshort.apps.forecast.freq import Freq, Stamps
+from longshort.apps.forecast.freq import Freq, Stamps, from_wall
 from longshort.extras import need
 
-ISO = re.compile(r"\d{4}-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?)?")
+ISO = re.compile(
+    r"(\d{4}-\d\d(?:-\d\d)?)"
+    r"|(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?) ?(Z|UTC|[+-](?:0\d|1[0-4]):?[0-5]\d)?"
+)
 WHOLE = r"0|-?[1-9]\d{0,17}"  # an id of a CSV file that is the same as a number: 001 and 1 are two series
 DATES = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])?")  # 202401, 20240131
 PIECE = 2**16  # rows of a file that are looked at together
@@ -63,6 +66,8 @@ class Table:
         y = _numbers(frame[c.y], c.y, rows)
         utc, wall, kind = stamps(frame[c.ds], rows, step)
         self.ds_type = self.ds_type or kind
+        if kind != self.ds_type:  # text that was read in pieces
+            rows.blame(0, f"and those after it are {kind}, the rows before {self.ds_type}. Write all of them alike")
         begins = changes(frame[c.id])
         heads = np.flatnonzero(begins)
         before = len(self.known)
@@ -264,7 +269,12 @@ def stamps(ds: nw.Series[Any], rows: Rows, freq: Freq | None) -> tuple[Stamps, S
         naive = ds.dt.replace_time_zone(None) if zone else ds
         t = naive.to_numpy().astype("M8[us]")
     elif kind in (nw.String, nw.Object):
-        t, kind = _written(ds.to_list(), rows), nw.Datetime("us")
+        t, written = _written(ds.to_list(), rows)
+        if written not in (None, "UTC") and ds.implementation.is_polars():
+            rows.blame(
+                0, f"has the time zone {written}, and a polars column cannot always be that far from UTC. Write {name} in UTC"
+            )
+        kind = nw.Datetime("us", written)
     else:
         raise ValueError(f"{name} must hold whole numbers or time stamps, got a column of {kind}. Convert it first.")
     if freq and (freq.unit == "int") != (t.dtype.kind == "i"):
@@ -273,7 +283,8 @@ def stamps(ds: nw.Series[Any], rows: Rows, freq: Freq | None) -> tuple[Stamps, S
     if zone:
         utc = there.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy().astype("M8[us]")
         return utc, t, kind
-    return t, t, kind
+    written = getattr(kind, "time_zone", None)
+    return from_wall(t, written) if written else t, t, kind
 
 
 def _dates(steps: NDArray) -> bool:
@@ -282,15 +293,23 @@ def _dates(steps: NDArray) -> bool:
     return len(some) > 1 and len({len(v) for v in some}) == 1 and all(map(DATES.fullmatch, some))
 
 
-def _written(values: list[Any], rows: Rows) -> Stamps:
-    name, t = rows.name, np.empty(len(values), "M8[us]")
+def _written(values: list[Any], rows: Rows) -> tuple[Stamps, str | None]:
+    """Text or dates as time stamps by the wall clock, and the zone that all of them name."""
+    name, t, zone = rows.name, np.empty(len(values), "M8[us]"), None
     for k, v in enumerate(values):
-        if isinstance(v, str) and ISO.fullmatch(v):
+        if isinstance(v, str) and (found := ISO.fullmatch(v)):
             try:
-                t[k] = np.datetime64(v)
-                continue
+                t[k] = np.datetime64(found[1] or found[2])
             except ValueError:
                 rows.blame(k, "is no date of the calendar. Correct it")
+            own = found[3] and _zone(found[3])
+            if k and own != zone:
+                rows.blame(
+                    k, f"has {_named(own)}, the rows before have {_named(zone)}. Write all of them in UTC, 2024-01-31T13:00Z; "
+                    "or take a column of a frame or of a Parquet file, which knows when clocks change"
+                )  # fmt: skip
+            zone = own
+            continue
         if isinstance(v, dt.date) and getattr(v, "tzinfo", None) is None:
             t[k] = np.datetime64(v)
             continue
@@ -299,7 +318,18 @@ def _written(values: list[Any], rows: Rows) -> Stamps:
         rows.blame(
             k, f"is no time stamp: {name} must hold whole numbers, time stamps, or text like 2024-01-31 or 2024-01-31 13:00"
         )
-    return t
+    return t, zone
+
+
+def _named(zone: str | None) -> str:
+    return f"the time zone {zone}" if zone else "no time zone"
+
+
+def _zone(written: str) -> str:
+    """The name of an offset from UTC as it is written: Z, UTC, +0200, +02:00."""
+    if written in ("Z", "UTC") or not written.strip("+-0:"):
+        return "UTC"
+    return f"{written[:3]}:{written[-2:]}"
 
 
 def cut(source: Any, columns: Columns, names: Names) -> tuple[int, Iterator[nw.DataFrame[Any]]]:
