@@ -76,7 +76,11 @@ struct Plan {
   Plan(const Layer& l, const Input& in, int threads) {
     const int64_t B = in.B;
     std::vector<int64_t> lengths(B, in.sizes ? 0 : in.T);
-    for (int64_t b = 0; in.lengths && b < B; b++) lengths[b] = std::clamp<int64_t>(in.lengths[b], 0, in.T);
+    for (int64_t b = 0; in.lengths && b < B; b++) {
+      lengths[b] = in.lengths[b];
+      if (lengths[b] < 0 || lengths[b] > in.T)  // Python looks first, but not from a compiled graph
+        throw std::invalid_argument("lengths must lie in 0..T = 0.." + std::to_string(in.T) + ", got " + std::to_string(lengths[b]) + ".");
+    }
     int64_t row = 0;
     for (int64_t t = 0; t < in.T; t++) {
       starts.push_back(row);

@@ -369,7 +369,7 @@ def open_frame(source: Any, columns: Columns, names: Names) -> nw.DataFrame[Any]
         with _parquet(path) as file:
             return nw.from_native(file.read().to_pandas(), eager_only=True)
     if path.suffix == ".csv":  # only numbers may be written as NA: an id, a time stamp or a label of that name is itself
-        need("pandas", what=f"reading {str(path)!r}", extra=path.suffix[1:])
+        _needs(path, "pandas")
         import pandas as pd
 
         numbers = ["", "NA", "N/A", "NaN", "nan", "null", "None"]
@@ -402,9 +402,13 @@ def _counted(values: nw.Series[Any], gaps: list[str]) -> nw.Series[Any]:
     return nw.from_native(made, series_only=True)
 
 
+def _needs(path: Path, *packages: str) -> None:
+    for package in packages:
+        need(package, what=f"reading {str(path)!r}", extra=path.suffix[1:])
+
+
 def _parquet(path: Path) -> Any:
-    need("pandas", what=f"reading {str(path)!r}", extra=path.suffix[1:])
-    need("pyarrow", what=f"reading {str(path)!r}", extra=path.suffix[1:])
+    _needs(path, "pandas", "pyarrow")
     from pyarrow.parquet import ParquetFile
 
     try:
