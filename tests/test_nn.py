@@ -647,8 +647,9 @@ def test_weights_of_other_sizes_are_refused(name, shape, grad):
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("grad", [True, False])
-def test_a_trace_holds_the_lstm(grad):
-    m, x, other = LSTM(4, 6, 2), torch.randn(5, 3, 4), torch.randn(9, 3, 4)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_trace_holds_the_lstm(layers, grad):
+    m, x, other = LSTM(4, 6, layers), torch.randn(5, 3, 4), torch.randn(9, 3, 4)
     with torch.set_grad_enabled(grad):
         traced = torch.jit.trace(m, x)
         same(out(m(other)), out(traced(other)), atol=1e-6)

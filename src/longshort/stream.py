@@ -27,7 +27,7 @@ class Stream:
         lstm: a unidirectional LSTM.
         batch: streams B that advance together.
         weights: 'same', or 'int8': the matrices as bytes (CPU engine, float32, no projection), for a quarter of the memory
-            traffic and about 1 % of error. A state set from outside must have |h| <= 1 there.
+            traffic and about 1 % of error, more with layer norm: measure it. A state set from outside must have |h| <= 1 there.
 
     Raises:
         ValueError: the LSTM is bidirectional, its engine is named and refuses, or int8 cannot be had.

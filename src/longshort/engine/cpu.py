@@ -59,7 +59,7 @@ def refuse_bytes(cell: Cell, dtype: torch.dtype) -> str | None:
     if cell.projection is not None:
         return "int8 needs |h| <= 1, which a projection does not keep."
     if not native.has(BYTES):
-        return f"int8 needs a processor with AVX512_VNNI, and the instruction set in use is {native.isa()}."
+        return f"int8 needs a processor with AVX512_VNNI and AVX512_BF16, and the instruction set in use is {native.isa()}."
     return None
 
 

@@ -211,9 +211,10 @@ def predict(
     forecaster = Forecaster.load(model)
     _positive(paths=paths)
     if future_data is None and forecaster.config.future:
+        c = forecaster.columns
         raise ValueError(
-            f"this model reads {', '.join(forecaster.config.future)} of the steps that it forecasts. Give a table of unique_id, "
-            "ds and these columns: --future-data FILE."
+            f"this model reads {', '.join(forecaster.config.future)} of the steps that it forecasts. Give a table of {c.id}, "
+            f"{c.ds} and these columns: --future-data FILE."
         )
     try:
         _write(path, forecaster.pieces(data, paths, future=future_data, static=static_data), forecaster.config.freq)

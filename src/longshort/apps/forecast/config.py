@@ -36,7 +36,8 @@ class Config:
         season_length: steps per season; None takes the custom of freq: Y 1, Q 4, M 12, W 52, D 7, B 5, h 24, 30min 48.
             Integer ds has no custom: 1. A day of 24, 48 or 96 steps also gets the week.
         context: steps before the origin that a forecast is made from; None takes two horizons or three seasons (two weeks,
-            where a day is a season), whichever is longer. The LSTM itself reads the last 336 of them.
+            where a day has 24, 48 or 96 steps), whichever is longer, and 12 at least. Of direct and deepar the LSTM itself reads
+            the last 336 of them.
         history: how many of the newest steps of each series are learned from; None learns from all.
         past: columns of the data that are known up to the origin.
         future: columns that are known for the horizon as well; predict needs them there.

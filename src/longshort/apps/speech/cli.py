@@ -48,8 +48,9 @@ class Search:
         beam: hypotheses that are kept; 0 takes the best token at each step. Without it 0, or 8 with a
             language model, hotwords or alternatives.
         ngram: ARPA file with an n-gram model of words, or 'own' for the one that was learned with train --ngram.
-        ngram_weight: of the n-gram's log-probabilities; without it what was best on the validation texts.
-        word_bonus: added for each word; without it what was best on the validation texts.
+        ngram_weight: of the n-gram's log-probabilities; without it what was best for the model's own n-gram on the validation
+            recordings, or 0.5 where it has none.
+        word_bonus: added for each word; without it likewise, or 1.0.
         language: LSTM language model, a file that `longshort train language` wrote for this recogniser.
         language_weight: of its log-probabilities.
         hotwords: phrases that are expected; 'phrase:6' gives one a score of 6 instead of 4.
