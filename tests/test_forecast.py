@@ -12,9 +12,11 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from scipy import stats
 
 import longshort
 from longshort.apps.forecast import Config, Forecaster, ForecastTask
+from longshort.apps.forecast.backtest import seasonal_naive
 from longshort.apps.forecast.data import read
 from longshort.artefact import ArtefactError
 from longshort.cell import Cell
@@ -251,8 +253,29 @@ def test_seasonal_naive_by_definition(fitted, table):
     full = table.assign(y=table.y.fillna(1.0)).set_index(["unique_id", "ds"]).y
     for row in out.itertuples():
         assert row.SeasonalNaive == full[(row.unique_id, row.ds - pd.DateOffset(years=1))]
-    width = out["SeasonalNaive-hi-80"] - out["SeasonalNaive-lo-80"]
-    assert (width > 0).all()
+
+
+def test_seasonal_naive_has_normal_intervals_that_grow_from_season_to_season():
+    y = np.random.default_rng(0).normal(size=50).cumsum()
+    y[[7, 20]] = np.nan
+    data = read(pd.DataFrame({"unique_id": "a", "ds": np.arange(50), "y": y}))
+    config = Config(horizon=11, levels=(50, 80), season_length=4).resolve(data)
+    for n in (50, 31):
+        (made,) = seasonal_naive(config, data, np.array([0]), np.array([n]))
+        steps = y[4:n] - y[: n - 4]
+        spread = np.sqrt(np.nanmean(steps**2))
+        for k in range(11):
+            season = k // 4 + 1
+            want = stats.norm.ppf(config.quantiles, loc=y[n - 4 + k % 4], scale=spread * season**0.5)
+            np.testing.assert_allclose(made[k], want, rtol=1e-6)
+
+
+def test_no_wild_value_rules_the_loss():
+    y = np.random.default_rng(0).normal(size=400)
+    y[100] = 1e9
+    task = ForecastTask(Config(horizon=6, batch=64), read(pd.DataFrame({"unique_id": "a", "ds": np.arange(400), "y": y})))
+    found = [float(task.batches("train", 0)[k].target.nan_to_num().abs().max()) for k in range(3)]
+    assert max(found) == 50.0
 
 
 def test_scores_agree_with_the_frame(fitted, table):

@@ -91,7 +91,15 @@ def test_every_command_runs(capfd: pytest.CaptureFixture) -> None:
 
 def test_what_it_names_is_there() -> None:
     """Settings in backticks with a value are fields; every block has a kind that one of the tests above runs, or is for pip."""
-    known = {f.name for kind in (Config, Training) for f in fields(kind)} | {"n", "future", "progress", "checkpoint", "log"}
+    known = {f.name for kind in (Config, Training) for f in fields(kind)} | {
+        "n",
+        "future",
+        "progress",
+        "checkpoint",
+        "log",
+        "refit",
+        "n_windows",
+    }
     prose = re.sub(r"^```.*?^```$", "", PAGE, flags=re.S | re.M)
     named = set(re.findall(r"`(\w+)=", prose))
     assert len(named) > 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from typing import get_args
@@ -272,41 +273,45 @@ def test_saved_and_loaded_is_the_same(kind, rich, tmp_path):
 
 
 DAMAGE = {
-    "no encoding": lambda e: e.pop("encoding"),
-    "unknown field of encoding": lambda e: e["encoding"].update(colour="red"),
-    "encoding is a list": lambda e: e.update(encoding=[]),
-    "a covariate too many": lambda e: e["encoding"]["past"].append("more"),
-    "a mean too few": lambda e: e["encoding"]["mean"].pop(),
-    "a scale is text": lambda e: e["encoding"]["scale"].__setitem__(0, "wide"),
-    "a word too few": lambda e: e["encoding"]["vocabulary"][0].pop(),
-    "no frequency of the calendar": lambda e: e["encoding"].update(freq=None),
-    "another covariate": lambda e: e["encoding"].update(past=["speed"]),
-    "no calendar": lambda e: e["encoding"].update(calendar=False),
-    "no ids": lambda e: e.pop("ids"),
-    "an id too few": lambda e: e["ids"].pop(),
-    "ids are numbers": lambda e: e.update(ids=[1, 2, 3, 4]),
-    "ids twice": lambda e: e.update(ids=["s0"] * 4),
-    "ranks": lambda e: e.update(ranks=e["ranks"] + 1),
-    "negative ranks": lambda e: e.update(ranks=-1),
-    "ranks are text": lambda e: e.update(ranks="many"),
-    "short histories": lambda e: e.update(short=e["short"] + 1),
-    "nothing was asked": lambda e: e.pop("asked"),
-    "unknown field asked": lambda e: e["asked"].update(colour="red"),
-    "horizon asked": lambda e: e["asked"].update(horizon=0),
-    "two columns": lambda extra: extra["columns"].pop(),
-    "a column twice": lambda extra: extra.update(columns=["unique_id", "ds", "ds"]),
-    "a column that is a number": lambda extra: extra.update(columns=["unique_id", "ds", 3]),
-    "another horizon was asked for": lambda extra: extra["asked"].update(horizon=99),
+    "no encoding": (lambda e: e.pop("encoding"), "'encoding'"),
+    "unknown field of encoding": (lambda e: e["encoding"].update(colour="red"), "unexpected keyword argument 'colour'"),
+    "encoding is a list": (lambda e: e.update(encoding=[]), "Encoding"),
+    "a covariate too many": (lambda e: e["encoding"]["past"].append("more"), "the encoding must be of past"),
+    "a mean too few": (lambda e: e["encoding"]["mean"].pop(), "must hold 3 finite means"),
+    "a scale is text": (lambda e: e["encoding"]["scale"].__setitem__(0, "wide"), "'wide'"),
+    "a word too few": (lambda e: e["encoding"]["vocabulary"][0].pop(), "weight_ih_l0'"),
+    "no frequency of the calendar": (lambda e: e["encoding"].update(freq=None), "members.0.effect"),
+    "another covariate": (lambda e: e["encoding"].update(past=["speed"]), "the encoding must be of past"),
+    "no calendar": (lambda e: e["encoding"].update(calendar=False), "the encoding must be of past"),
+    "no ids": (lambda e: e.pop("ids"), "'ids'"),
+    "an id too few": (lambda e: e["ids"].pop(), "members.0.alpha"),
+    "ids are numbers": (lambda e: e.update(ids=[1, 2, 3, 4]), "ids must be different texts"),
+    "ids twice": (lambda e: e.update(ids=["s0"] * 4), "ids must be different texts"),
+    "ranks": (lambda e: e.update(ranks=e["ranks"] + 1), "tensor 'ranks'"),
+    "negative ranks": (lambda e: e.update(ranks=-1), "negative dimension"),
+    "ranks are text": (lambda e: e.update(ranks="many"), "empty()"),
+    "short histories": (lambda e: e.update(short=e["short"] + 1), "tensor 'short'"),
+    "nothing was asked": (lambda e: e.pop("asked"), "'asked'"),
+    "unknown field asked": (lambda e: e["asked"].update(colour="red"), "unexpected keyword argument 'colour'"),
+    "horizon asked": (lambda e: e["asked"].update(horizon=0), "horizon must be at least 1, got 0"),
+    "two columns": (lambda extra: extra["columns"].pop(), "columns must be three different names"),
+    "a column twice": (lambda extra: extra.update(columns=["unique_id", "ds", "ds"]), "columns must be three different names"),
+    "a column that is a number": (
+        lambda extra: extra.update(columns=["unique_id", "ds", 3]),
+        "columns must be three different names",
+    ),
+    "another horizon was asked for": (lambda extra: extra["asked"].update(horizon=99), "config and what was asked for differ"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_header_is_named(damage, tmp_path):
     path = fitted("esrnn", True).save(tmp_path / "m.safetensors")
-    held = artefact.read(path)
-    DAMAGE[damage](held.extra)
+    held, (change, why) = artefact.read(path), DAMAGE[damage]
+    Forecaster.load(artefact.save(path, held))
+    change(held.extra)
     artefact.save(path, held)
-    with pytest.raises(ArtefactError, match=r"m\.safetensors"):
+    with pytest.raises(ArtefactError, match=rf"(?s)m\.safetensors.*{re.escape(why)}"):
         Forecaster.load(path)
 
 

@@ -184,6 +184,37 @@ def test_the_encoder_by_definition():
                 torch.testing.assert_close(made[b, t], want, rtol=1e-4, atol=1e-5)
 
 
+# direct
+
+
+@pytest.mark.parametrize("sizes", [RICH, PLAIN], ids=["rich", "plain"])
+def test_direct_by_definition(sizes):
+    """A mixture of the guesses that are known and a correction, and widths outwards: both in the window's unit."""
+    model, x, looked, out = made("direct", sizes, spread=0.3, attention=True), inputs(sizes), [], []
+    model.encoder.register_forward_pre_hook(lambda _, given: looked.append(given))
+    model.outer.register_forward_hook(lambda _, given, result: out.append(result))
+    with torch.no_grad():
+        got = model(*x)
+    ((read, seen),), (raw,) = looked, out
+    assert torch.equal(seen, x.past[..., 2])
+    assert torch.equal(read, torch.cat([x.past, x.static[:, None].expand(-1, L, -1)], -1))
+    K, middle = sizes.guesses, BASE.quantiles.index(0.5)
+    for b in range(len(got)):
+        u = math.exp(x.static[b, 2])
+        for k in range(H):
+            there = [j for j in range(K) if x.known[b, k, j]]
+            share = torch.softmax(raw[b, k, there], 0)
+            want = {
+                middle: sum(float(s * x.guesses[b, k, j]) for s, j in zip(share, there, strict=True)) + u * float(raw[b, k, K])
+            }
+            width = u * F.softplus(raw[b, k, K + 1 :] - 1.5)
+            for q in range(middle - 1, -1, -1):
+                want[q] = want[q + 1] - float(width[q])
+            for q in range(middle + 1, len(BASE.quantiles)):
+                want[q] = want[q - 1] + float(width[q - 1])
+            assert got[b, k].tolist() == pytest.approx([want[q] for q in sorted(want)], rel=1e-4, abs=1e-4)
+
+
 # deepar
 
 

@@ -48,6 +48,12 @@ def test_a_pure_season_is_guessed_exactly(m, horizon):
     assert window.known.all()
 
 
+def test_logarithms_that_never_move_have_a_scale_and_forecasts_an_end():
+    window = encode(np.full((1, 9), 7.0), 4, (1,), log=True)
+    np.testing.assert_allclose(window.values(np.array([[-1.0, 0.0, 1.0]])), [[7 * 0.95, 7, 7 * 1.05]], rtol=2e-3)
+    np.testing.assert_allclose(window.values(np.array([[1e2, 1e9, np.inf]])), 7 * np.exp(4.6) * np.ones((1, 3)))
+
+
 def test_what_is_missing_is_marked_and_guesses_nothing():
     y = np.full((2, 8), NAN)
     y[0, -1], y[1, -3:] = 5.0, [1.0, NAN, 2.0]

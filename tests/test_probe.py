@@ -365,6 +365,20 @@ def test_slow_cells_take_in_little_and_are_not_stuck():
     assert not [f for f in probe.diagnose(r) if "input gates stuck shut" in f.said]
 
 
+def test_cells_that_forget_and_take_in_nothing_are_stuck():
+    findings = [f.said for f in probe.diagnose(run(constant(bias={"i": -9.0, "f": 0.0}), torch.randn(5, 2, 2)))]
+    assert any(said.startswith("100% of input gates stuck shut") for said in findings)
+
+
+def test_a_horizon_under_a_dilation_is_known_where_it_ends():
+    """Of the first d steps a dilation of d visits but one: a gradient that stays is seen to stay, whatever T is."""
+    for T in (18, 19, 20):
+        m = constant(Cell(forget=False), dilation=2)
+        with probe.record(m) as r:
+            m(torch.randn(T, 2, 2))[1][1].sum().backward()
+        assert probe.horizon(r["l0"]).isposinf().all(), T
+
+
 def test_a_copy_made_while_recording_is_not_recorded():
     m = LSTM(3, 4)
     with probe.record(m) as r:
@@ -520,6 +534,47 @@ def test_it_speaks_of_what_was_kept(keep, cell):
         for t in r:
             assert ("horizon" in probe.summary(t)) == gradients
             assert ("f.mean" in probe.summary(t)) == ("f" in keep and cell.forget)
+
+
+@pytest.mark.parametrize("context", [96, 100, 140, 160, 200])
+def test_a_memory_is_short_below_a_third_of_the_context(context):
+    b = math.log(math.exp(-1 / 50) / -math.expm1(-1 / 50))  # tau = 50
+    short = context / 3 > 50
+    got = said(constant(bias={"f": b}), torch.randn(9, 2, 2), context=context)
+    assert (("warning", "time_constant") in got) == short
+    assert (("note", "time_constant") in got) != short
+
+
+def test_summary_is_what_its_names_say():
+    torch.manual_seed(0)
+    m = LSTM(3, 16)
+    with torch.no_grad():
+        m.weight_hh_l0.mul_(6)
+        m.bias_ih_l0[16:32].copy_(torch.linspace(-3, 5, 16))
+        m.bias_ih_l0[32:33], m.weight_ih_l0[32:33], m.weight_hh_l0[32:33] = 0, 0, 0  # its candidate: a unit that never moves
+        m.bias_hh_l0[32:33] = 0
+        m.bias_ih_l0[49:51] = -40.0  # two output gates that never open
+    with probe.record(m) as r:
+        probe.at_step(m(3 * torch.randn(30, 4, 3), lengths=(n := [30, 7, 30, 21]))[0], lengths=n).backward()
+    t = r["l0"]
+    got, there, gates = probe.summary(t), t.mask, {k: getattr(t, k)[t.mask] for k in "ifo"}
+    for k, v in gates.items():
+        want = {"mean": v.mean(), "low": (v < 0.1).float().mean(), "high": (v > 0.9).float().mean()}
+        assert {name: got[f"{k}.{name}"] for name in want} == pytest.approx({name: float(x) for name, x in want.items()}), k
+    assert got["o.stuck"] == pytest.approx(float(((gates["o"] < 0.1).float().mean(0) >= 0.99).float().mean()))
+    assert got["o.stuck"] >= 2 / 16
+    assert got["c.rms"] == pytest.approx(float(t.c[there].pow(2).mean() ** 0.5))
+    assert got["h.rms"] == pytest.approx(float(t.h[there].pow(2).mean() ** 0.5))
+    assert got["dead"] == pytest.approx(3 / 16)
+    tau = sorted(probe.time_constants(t).tolist())
+    assert (got["time_constant"], got["time_constant.90"]) == (pytest.approx(tau[7]), pytest.approx(tau[13]))
+    assert got["horizon"] == sorted(probe.horizon(t).tolist())[1]
+    for of in ("dh", "dc"):
+        lags = probe.by_lag(t, of)
+        assert sorted(int(k.removeprefix(f"{of}.lag")) for k in got if k.startswith(of)) == [0, 1, 2, 4, 8, 16]
+        assert all(
+            got[f"{of}.lag{k}"] == statistics.median_low([v for v in lags[k].tolist() if v == v]) for k in (0, 1, 2, 4, 8, 16)
+        )
 
 
 def test_compare():

@@ -6,7 +6,7 @@ import torch
 from laws import VARIANTS, Case, same, weights
 from longshort import LSTM, Cell
 from longshort.cell import State
-from longshort.engine import engines, run
+from longshort.engine import engines, recompute, run
 
 
 def grads(case, tape):
@@ -79,6 +79,22 @@ def test_it_keeps_less():
             m(torch.randn(400, 2, 4))
         kept[tape] = sum(sizes.values())
     assert kept["recompute"] < kept["keep"] / 10
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_its_parts_are_as_long_as_they_are_many(reverse):
+    """Forward and backward see pieces of sqrt(T) steps, T steps in each of the two: no longer ones, and no more of them."""
+    case, seen = Case.make(Cell(), "reference", T=400, B=2, I=2, H=3).with_call(reverse=reverse), []
+    call = case.call._replace(x=case.call.x.clone().requires_grad_())
+
+    def spy(cell, params, part, state):
+        seen.append(len(part.x))
+        return engines()["reference"].forward(cell, params, part, state)
+
+    y, *_ = recompute.run(spy, case.cell, case.params, call, case.state)
+    assert seen == [20] * 20
+    y.sum().backward()
+    assert seen == [20] * 40
 
 
 def test_bad_use():

@@ -20,7 +20,7 @@ from longshort import LSTM
 from longshort.engine import Call, engines
 
 ENGINES = ("auto", *engines())
-NEVER_REFUSE = {"auto", "reference"}
+NEVER_REFUSE = {"auto", "cpu", "reference"}
 FLOATS = (torch.float32, torch.float64)
 INFO = next(info for info in module_db if info.module_cls is torch.nn.LSTM)
 

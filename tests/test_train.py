@@ -211,6 +211,43 @@ def test_without_a_validation_split_the_last_weights_are_kept() -> None:
     assert (result.step, result.steps, result.scores) == (20, 20, {})
 
 
+def test_every_batch_has_a_noise_of_its_own() -> None:
+    drawn = []
+
+    class Noisy(Toy):
+        def loss(self, model: nn.Module, batch: Batch) -> Loss:
+            drawn.append((float(torch.rand(())), random.random(), float(np.random.rand())))
+            return Toy.loss(self, model, batch)
+
+    train(Noisy(), replace(SHORT, epochs=3), progress=False)
+    assert len(drawn) == 3 * 6
+    for each in zip(*drawn, strict=True):
+        assert len(set(each)) == len(each)
+
+
+def test_buffers_are_those_of_the_training() -> None:
+    done = train(Toy(), SHORT, progress=False)
+    assert int(done.model.norm.num_batches_tracked) == done.step > 0
+    assert done.model.norm.running_mean.abs().sum() > 0
+
+
+def test_the_log_says_the_rate_of_its_update() -> None:
+    for decay in ("linear", "cosine"):
+        training = replace(SHORT, decay=decay, warmup=0.3)
+        history = train(Toy(), training, progress=False).history
+        assert [line["lr"] for line in history] == [training.rate(line["step"] - 1, SHORT.steps) for line in history]
+
+
+def test_passes_that_grow_are_counted_as_the_last_one() -> None:
+    class Growing(Toy):
+        def batches(self, split: str, seed: int, epoch: int = 0) -> list[Batch]:
+            made = Toy.batches(self, split, seed, epoch)
+            return [made[k] for k in range(2 + epoch)]
+
+    assert train(Growing(), replace(SHORT, epochs=3), progress=False).steps == 3 * 4
+    assert train(Growing(), replace(SHORT, epochs=3, accumulate=5), progress=False).steps == 3  # 12 batches, 5 a step, rounded up
+
+
 def test_epochs_count_passes() -> None:
     assert train(Toy(), Training(epochs=3, accumulate=2, patience=0), progress=False).steps == 9  # 6 batches per pass
     line = train(Toy(), Training(steps=12, evaluate=12), progress=False).history[-1]
@@ -279,6 +316,16 @@ def test_killed_before_any_step_it_goes_on_exactly(tmp_path: Path, at: int) -> N
     assert task.calls[0] == (24 if at == 1 else 24 - at + 1)
     again = Meddled(at_loss={1: kill}, at_score={1: kill})
     assert same(train(again, SHORT, progress=False, checkpoint=path, resume=True), whole)  # finished: nothing to do
+
+
+def test_the_clock_saves_as_well(tmp_path: Path) -> None:
+    path = resume_path(tmp_path / "m.safetensors")
+    by_clock, never = (replace(SHORT, save_steps=0, save_seconds=s) for s in (0.0, 1e6))
+    for training, saved in ((never, False), (by_clock, True)):
+        with pytest.raises(Killed):
+            train(Meddled(at_loss={9: kill}), training, checkpoint=path, progress=False)
+        assert path.exists() == saved
+    assert same(train(Toy(), by_clock, checkpoint=path, resume=True, progress=False), train(Toy(), SHORT, progress=False))
 
 
 def test_the_best_weights_outlive_a_kill(tmp_path: Path) -> None:

@@ -360,9 +360,7 @@ class LSTM(nn.Module):
             x = torch.cat(ys, -1) if D == 2 else ys[0]
         c_dtype = x.dtype if hx is None else hx[1].dtype
         # With a graph never a view, which could not be detached in place; a trace is checked without one and must stay the same.
-        h, c = (
-            v[0] if len(v) == 1 and not v[0].requires_grad and not torch._C._is_tracing() else torch.cat(v) for v in (hs, cs)
-        )
+        h, c = (v[0] if len(v) == 1 and not v[0].requires_grad and not torch._C._is_tracing() else torch.cat(v) for v in (hs, cs))
         return x, (h, c if c.dtype == c_dtype else c.to(c_dtype)), tapes
 
     def _check(self, hx: tuple[Tensor, Tensor], B: int) -> None:

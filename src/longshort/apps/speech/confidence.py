@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from longshort import logistic
+
 LEAST = 20  # held-out words that are needed
 FLOOR = 1e-4  # confidences lie this far from 0 and 1
-PRIOR = 1.0, 0.1  # how much slope and offset hold on to 1 and 0: few errors on few words say little
+PRIOR = np.array([1.0, 0.1])  # how much slope and offset hold on to 1 and 0: few errors on few words say little
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,7 @@ class Calibration:
         x, y = _logit(np.array(least)), np.array(right, float)
         n = y.sum()
         y = np.where(y > 0, (n + 1) / (n + 2), 1 / (len(y) - n + 2))
-        a, b = 1.0, 0.0
-        X = np.stack([x, np.ones_like(x)], 1)  # [N, 2]
-        for _ in range(100):  # Newton's method on a convex loss, damped
-            p = 1 / (1 + np.exp(-(a * x + b)))
-            w = np.maximum(p * (1 - p), 1e-6)
-            step = np.linalg.solve(X.T @ (X * w[:, None]) + np.diag(PRIOR), X.T @ (y - p) - PRIOR * np.array([a - 1, b]))
-            size = min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))
-            a, b = a + size * step[0], b + size * step[1]
-            if np.abs(step).max() < 1e-9:
-                break
+        a, b = logistic.fit(np.stack([x, np.ones_like(x)], 1), y, np.array([1.0, 0.0]), PRIOR)
         if a <= 0:  # surer words are not right more often: each is as sure as all are on average
             return cls(0.0, float(np.log((n + 1) / (len(y) - n + 1))))
         return cls(float(a), float(b))

@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from longshort import logistic
 from longshort.scripts import words
 
 FAIR = 0.3  # attention in all steps that is enough for a source token
@@ -117,14 +118,7 @@ class Calibration:
             return plain
         X = np.array([[1.0, *(-s[name] for name in SIGNS)] for s in signs])  # [N, 6]
         start = np.array([plain.offset, *(plain.weights[name] for name in SIGNS)])
-        w = start.copy()
-        for _ in range(200):  # Newton's method on a convex loss, damped
-            p = 0.5 * (1 + np.tanh(X @ w / 2))
-            H = X.T @ (X * np.maximum(p * (1 - p), 1e-6)[:, None]) + PRIOR * np.eye(len(w))
-            step = np.linalg.solve(H, X.T @ (y - p) - PRIOR * (w - start))
-            w = w + step * min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))
-            if np.abs(step).max() < 1e-9:
-                break
+        w = logistic.fit(X, y, start, PRIOR)
         return cls(float(w[0]), {name: float(v) for name, v in zip(SIGNS, w[1:], strict=True)})
 
 
