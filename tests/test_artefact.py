@@ -123,6 +123,9 @@ def test_equal_models_give_equal_bytes(tmp_path: Path) -> None:
     files = [save(tmp_path / "0", given).read_bytes(), save(tmp_path / "1", turned).read_bytes()]
     files.append(save(tmp_path / "2", read(tmp_path / "0")).read_bytes())
     assert files[0] == files[1] == files[2]
+    words = [{"a": 1, "b": [2]}, {"b": [2], "a": 1}]
+    files = [save(tmp_path / str(k), replace(given, extra={"words": w})).read_bytes() for k, w in enumerate(words)]
+    assert files[0] == files[1]
 
 
 def test_views_and_shared_weights_are_saved_by_value(tmp_path: Path) -> None:
@@ -315,6 +318,14 @@ def test_a_crash_while_saving_leaves_the_old_model(tmp_path: Path, monkeypatch: 
         save(path, model(hidden=5))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_and_its_name_reach_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda f: (synced.append(os.readlink(f"/proc/self/fd/{f}")), real(f)))
+    save(tmp_path / "m", model())
+    assert [Path(p).parent == tmp_path for p in synced] == [True, False]
+    assert Path(synced[1]) == tmp_path
 
 
 def test_places_that_cannot_be_written_are_told_before_the_work(tmp_path: Path) -> None:

@@ -205,6 +205,22 @@ def test_bfloat16_and_autocast(cell):
     assert all(p.grad.dtype == torch.float32 for p in m.parameters() if p.grad is not None)
 
 
+def test_autocast_leaves_float64_alone():
+    m, x = LSTM(4, 6, dtype=torch.float64), torch.randn(5, 3, 4).double()
+    want = m(x)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = m(x)[0]
+    assert got.dtype == torch.float64
+    assert torch.equal(got, want)
+
+
+def test_gains_begin_at_one():
+    m = LSTM(4, 6, 2, bidirectional=True, cell=Cell(layer_norm=True))
+    gains = {name: p for name, p in m.named_parameters() if name.startswith("gain")}
+    assert len(gains) == 3 * 4
+    assert all((p == 1).all() for p in gains.values())
+
+
 @pytest.mark.parametrize("engine", ["auto", "reference"])
 def test_nothing_to_do(engine):
     m = LSTM(4, 6, 2, bidirectional=True, engine=engine)

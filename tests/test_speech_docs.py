@@ -126,7 +126,8 @@ def test_defaults_that_it_names_hold() -> None:
         4 << 30,
         42,
     )
-    assert 3600 * 100 * 80 * 4 == 115.2e6, "bytes of features per hour"
+    assert round(3600 / task.FRAME * config.Config().bins * 4 / 1e6) == 115
+    assert "115 MB" in PAGE
 
 
 def test_messages_that_it_names_are_ours() -> None:

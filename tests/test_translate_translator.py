@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 
 import longshort
-from longshort.apps.translate import Translator, translator, tuning
+from longshort.apps.translate import Translator, decoding, metrics, translator, tuning
 from longshort.apps.translate.confidence import Calibration
 from longshort.apps.translate.data import Pair
 from longshort.apps.translate.decode import Search
@@ -26,6 +26,7 @@ from longshort.apps.translate.translator import DEFAULT, ENOUGH
 from longshort.apps.translate.tuning import PENALTIES
 from longshort.apps.translate.vocabulary import EOS
 from longshort.cell import Cell
+from longshort.process import own_randomness, seed_all
 from longshort.train import Training
 from translate_grammar import NOUNS, VERBS, Phrase, grammar, say
 
@@ -35,7 +36,7 @@ SMALL = {"pieces": 200, "embed": 48, "hidden": 48, "decode": 48, "encoder_layers
          "rdrop": 0.0, "tokens": 1000, "longest": 60, "shortlist": 60}  # fmt: skip
 TINY = SMALL | {"embed": 16, "hidden": 16, "decode": 16}
 FAST = Training(steps=300, lr=8e-3, warmup=0.1, evaluate=300, average=0.97)
-BRIEF = replace(FAST, steps=4, evaluate=2)
+BRIEF = replace(FAST, steps=4, evaluate=2, weight_decay=0.0)
 
 
 def told(rng):
@@ -491,8 +492,31 @@ def test_every_kind_trains_translates_and_is_saved(tmp_path, asked):
     assert all(map(same, all_of(again, TEXTS[:6]), whole))
     assert all(map(same, [made.explain(t)[0] for t in TEXTS[:6]], whole))
     assert all_of(made, TEXTS[:2], fast=True)
-    fresh = TranslateTask(made.config, TRAIN[:60], cell=made.cell).model()
-    assert all(not torch.equal(p, q) for p, q in zip(fresh.parameters(), made.fitted.parameters(), strict=True))
+    task = TranslateTask(made.config, TRAIN[:60], cell=made.cell)
+    with own_randomness(torch.device("cpu")):
+        seed_all(torch.device("cpu"), BRIEF.seed, 0)
+        fresh = task.model()  # as training drew it
+    trained = zip(fresh.named_parameters(), made.fitted.parameters(), strict=True)
+    assert [name for (name, p), q in trained if torch.equal(p, q)] == []
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_shortlist_has_the_tokens_of_the_source_where_both_have_one_vocabulary(shared, monkeypatch):
+    made, seen, real = brief(shared=shared, tied="output", shortlist=2), [], decoding.search
+    monkeypatch.setattr(decoding, "search", lambda *given: (seen.append(given[-1].tolist()), real(*given))[1])
+    rare = TRAIN[0].source[::-1]  # words that no word of the target goes with
+    made.translate(rare, fast=True)
+    (only,) = seen
+    assert (set(made.source.encode(rare)) <= set(only)) == shared
+
+
+def test_agreement_is_spearmans(learned):
+    rng = np.random.default_rng(0)
+    made = learned.evaluate([Pair(p.source, p.target if rng.random() < 0.5 else TEST[0].target) for p in TEST[:40]])
+    sure = [min(t.confidence for t in one) for one in made.translations]
+    each = metrics.sentences([p.target for p in made.pairs], made.outputs)
+    assert len(set(sure)) > 5
+    assert made.agreement == pytest.approx(scipy.stats.spearmanr(sure, each).statistic)
 
 
 def test_files_and_lists_are_the_same_pairs(tmp_path):
@@ -506,7 +530,7 @@ def test_files_and_lists_are_the_same_pairs(tmp_path):
 
 
 def test_what_was_left_out_is_said():
-    with pytest.warns(UserWarning, match="1 "):
+    with pytest.warns(UserWarning, match=r"^Left out: 1 "):
         made = Translator(training=BRIEF, **TINY).fit([*TRAIN[:60], Pair("", "nichts", "list:61")])
     assert [d.pair.where for d in made.dropped] == ["list:61"]
 
