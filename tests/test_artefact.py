@@ -328,6 +328,11 @@ def test_the_file_and_its_name_reach_the_disk(tmp_path: Path, monkeypatch: pytes
     assert Path(synced[1]) == tmp_path
 
 
+def test_a_device_is_written_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.open", lambda *_, **__: pytest.fail("beside /dev/null nobody may write"))
+    assert prepare(os.devnull) == Path(os.devnull)
+
+
 def test_places_that_cannot_be_written_are_told_before_the_work(tmp_path: Path) -> None:
     assert prepare(tmp_path / "a" / "b" / "m") == tmp_path / "a" / "b" / "m"
     assert list((tmp_path / "a" / "b").iterdir()) == []

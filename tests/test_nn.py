@@ -497,6 +497,18 @@ print("one graph")
 """
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_compiled_graph_refuses_lengths_that_do_not_fit(grad):
+    m, x = LSTM(3, 4), torch.randn(5, 2, 3)
+    fast = torch.compile(m, backend="aot_eager")
+    with torch.set_grad_enabled(grad):
+        fast(x, lengths=torch.tensor([5, 0]))
+        for n in (6, -1):
+            with pytest.raises(ValueError, match=rf"lengths must lie in 0..T = 0..5, got {n}\."):
+                fast(x, lengths=torch.tensor([2, n]))
+
+
 def test_compile_and_export_in_one_graph():
     """In a fresh process, as a user has it: without the type checks of this suite."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)

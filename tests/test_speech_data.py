@@ -62,6 +62,14 @@ def test_what_is_written_is_read(tmp_path, sounds):
     assert nameless(read(tmp_path / "other" / "train.jsonl")) == given
 
 
+def test_a_file_that_cannot_be_read_has_no_duration(tmp_path, sounds):
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    lines(tmp_path / "one.jsonl", {"audio_filepath": "broken.wav", "text": "x"})
+    write(tmp_path / "two.jsonl", read(tmp_path / "one.jsonl"))
+    assert "duration" not in (tmp_path / "two.jsonl").read_text()
+    assert math.isnan(read(tmp_path / "two.jsonl")[0].duration)
+
+
 def test_a_manifest_that_moves_with_its_audio_stays_good(tmp_path, sounds):
     write(tmp_path / "train.jsonl", utterances(sounds))
     moved = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name} moved"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import random
+import threading
 from collections import Counter
 
 import kenlm
@@ -229,6 +231,14 @@ BAD = {
     "twice": ("-0.2\ta </s>", "-0.2\t<s> a", r"line 13: '<s> a' cannot be entered: it is there twice"),
     "no end": ("-0.5\t</s>", "-0.5\tb", r"<s> and </s> must be among the 1-grams"),
 }
+
+
+def test_a_pipe_is_read_once(tmp_path):
+    os.mkfifo(tmp_path / "lm")
+    writer = threading.Thread(target=(tmp_path / "lm").write_text, args=(GOOD,))
+    writer.start()
+    assert NGram.read(tmp_path / "lm").sentence("a") == NGram.parse(GOOD).sentence("a")
+    writer.join()
 
 
 def test_comments_spaces_and_line_ends_are_taken_as_they_come(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from longshort.apps.speech.data import Utterance
 from longshort.apps.speech.evaluation import Evaluation
 from longshort.apps.speech.ngram import NGram
 from longshort.apps.speech.stream import advance
-from longshort.apps.speech.task import SpeechTask
+from longshort.apps.speech.task import Judge, Recipe, SpeechTask
 from longshort.apps.speech.transcript import Transcript, Word
 from longshort.cell import Cell
 from longshort.train import Training
@@ -248,6 +249,54 @@ def test_an_endpoint_in_the_silence_at_the_end_adds_no_time(learned: Recognizer,
     stream = learned.stream(endpoint=Endpoint(silence=0.8))
     stream.accept(x)
     assert stream.finish().duration == pytest.approx(len(x) / 16_000, abs=0.05)
+
+
+@pytest.mark.parametrize("silence", [0.12, 0.16, 0.2, 0.3])
+def test_an_endpoint_behind_the_recording_adds_no_time(learned: Recognizer, silence: float, monkeypatch) -> None:
+    """A word in the last steps of two seconds, and a rule that ends it in the silence that follows every recording."""
+    word = learned.units.encode("one")
+    at = dict(zip((45, 46, 47), word, strict=True))
+    step = itertools.count()
+
+    def said(encoded: torch.Tensor) -> np.ndarray:
+        made = np.full((*encoded.shape[:2], len(learned.units)), -20.0, np.float32)
+        for row in made[0]:
+            row[at.get(next(step), 0)] = 0
+        return made
+
+    monkeypatch.setattr(learned.fitted, "said", said)
+    stream = learned.stream(endpoint=Endpoint(silence=silence, pause=0.1))
+    stream.accept(np.random.default_rng(0).normal(size=50 * 640) * 0.1, 16_000)
+    whole = stream.finish()
+    for made in (whole, *stream.finished):
+        assert made.duration <= 2.0
+        assert all(0 <= w.start < w.end <= 2.0 for w in made.words)
+    assert [w.text for w in whole.words] == ["one"]
+
+
+def test_the_share_of_blanks_is_that_of_steps(learned: Recognizer, spoken: dict[str, Path]) -> None:
+    """Not of tokens: a letter that is held is one, and a transducer may write many in a step."""
+    for model in ("ctc", "transducer"):
+        recipe = Recipe(replace(learned.config, model=model), learned.cell, learned.units)
+        network, judge = recipe.network().eval(), Judge(recipe, data.read(spoken["test"])[:3])
+        last = network.head if model == "ctc" else network.write
+        with torch.no_grad():
+            last.weight.zero_()
+            for token, share in ((0, 1.0), (2, 0.0)):
+                last.bias.copy_(5.0 * (torch.arange(len(learned.units)) == token))
+                assert judge.texts(network)[1] == share
+
+
+def test_an_ngram_without_validation_texts_is_left_as_it_is(spoken: dict[str, Path]) -> None:
+    blank = replace(data.read(spoken["test"])[0], text="")
+    made = Recognizer(ngram=2, training=BRIEF, **SMALL).fit(spoken["train"], [blank])
+    assert made._reader.ngram is not None
+    assert (made._reader.ngram_weight, made._reader.word_bonus) == (0.5, 1.0)
+
+
+def test_nothing_cannot_be_aligned(learned: Recognizer) -> None:
+    with pytest.raises(ValueError, match="there is no sound to find the text in"):
+        learned.align(np.zeros(0), "one", 16_000)
 
 
 def test_a_stream_that_is_over_takes_no_more(learned: Recognizer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import sys
@@ -220,6 +221,19 @@ def test_a_damaged_model_is_refused():
         Units("bpe", (*good.pieces, "c"), good.blob).encode("c")
 
 
+def test_pieces_of_a_script_without_spaces_end_where_its_characters_do() -> None:
+    """A mark such as Thai's tones belongs to the character before it."""
+    text = "ไม่กี่ต้นไม้ดีก่าว"
+    for pieces in (14, 20):
+        units = Units.fit([text, "ดีไม่ก่า", "ต้นกี่ไม้"] * 5, "bpe", pieces)
+        ids = units.encode(text)
+        said = [units.decode([ids[k] for k in word]) for word in units.words(ids)]
+        assert "".join(said) == text
+        starts = {0, *itertools.accumulate(map(len, units.split(text)))}
+        assert {0, *itertools.accumulate(map(len, said))} <= starts
+        assert len(said) > 4
+
+
 def test_an_unknown_kind_is_refused_before_it_is_fitted():
     with pytest.raises(ValueError, match="one of char, bpe, got 'words'"):
         Units.fit(["a"], "words")
@@ -238,5 +252,7 @@ def test_without_spaces_each_character_is_a_word(kind: str) -> None:
         assert not any(word.startswith("B") for word in said)
         if kind == "char":
             assert said == units.split(text)
+        starts = {0, *itertools.accumulate(map(len, units.split(text)))}
+        assert {0, *itertools.accumulate(map(len, said))} <= starts, "a token may hold several words, but none has a part of one"
     assert units.split("猫AB が") == ["猫", "AB", "が"]
     assert Units.fit(["the cat 猫"], "char").split("the 猫が") == ["the", "猫が"]

@@ -328,6 +328,22 @@ def test_the_clock_saves_as_well(tmp_path: Path) -> None:
     assert same(train(Toy(), by_clock, checkpoint=path, resume=True, progress=False), train(Toy(), SHORT, progress=False))
 
 
+def test_no_score_stands_in_the_log_twice(tmp_path: Path) -> None:
+    """It stops while it scores, goes on, and dies when the line is written but the state is not saved."""
+    path, log = resume_path(tmp_path / "m.safetensors"), tmp_path / "log.jsonl"
+    training = replace(SHORT, save_steps=0)
+
+    def die(model: nn.Module) -> None:
+        raise Killed
+
+    with pytest.raises(Interrupted):
+        train(Meddled(at_score={2: ctrl_c}), training, checkpoint=path, progress=False, log=log)
+    with pytest.raises(Killed):
+        train(Toy(), training, checkpoint=path, resume=True, progress=False, log=log, preview=die)
+    train(Toy(), training, checkpoint=path, resume=True, progress=False, log=log)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [5, 10, 15, 20, 24]
+
+
 def test_the_best_weights_outlive_a_kill(tmp_path: Path) -> None:
     how = replace(SHORT, best=3)
     whole = train(Toy(), how, progress=False)

@@ -77,6 +77,17 @@ def test_the_answers_are_those_of_the_translator(translator):
     assert own.labels[: len(best.source_pieces) - 1] == list(best.source_pieces[:-1])
 
 
+def test_with_keep_it_looks_into_what_was_translated(translator):
+    text = "see {x}: the <b>red</b> boat, https://a.de/b"
+    (best,) = translator.explain(text, keep=True, beam=3)
+    found = subject(translator, text, keep=True, beam=3)
+    assert found.labels[: len(best.source_pieces) - 1] == [p.replace("<unk>", "⁇") for p in best.source_pieces[:-1]]
+    assert len(found.x) == len(best.source_pieces) + len(best.pieces)
+    if best.finished:
+        with torch.no_grad():
+            assert float(found.score(found.x[None]).sum()) == pytest.approx(best.logp, rel=1e-4)
+
+
 def test_a_word_depends_on_all_of_the_source_and_on_nothing_that_follows(translator):
     found = subject(translator, TEXT, translation=SAID)
     S, asked = len(found.picture.weights[0]), range(len(found.questions))

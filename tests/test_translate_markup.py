@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longshort.apps.translate.markup import TAG, place, strip
+from longshort.apps.translate.markup import TAG, Tag, place, strip
 from longshort.apps.translate.vocabulary import normal
 
 NAMES = ("b", "i", "a href='x y'")
@@ -61,9 +61,31 @@ def test_whatever_was_read_each_tag_is_there_once_and_pairs_are_whole(parts, see
     assert again.split() == made.split()
 
     def tree(of):
-        return sorted((t.open.strip(), t.close.strip(), str(tree(t.within))) for t in of)
+        return sorted((t.open.strip() + t.close.strip(), str(tree(t.within))) for t in of)  # a pair around nothing is one tag
 
     assert tree(same) == tree(found), "pairs hold what they held"
+
+
+@pytest.mark.parametrize("text", [
+    "Click <i></i> here", "Click <i> </i> here", "Save <i></i>", "<i></i> Save", "Save<i></i> now", "Save <i></i>now",
+    "<a><i></i> Save</a> now", "Click<i></i> <b>here</b>", "Go <b><i></i> here</b>.", "Go to <br/> x", "boat.<b>The </b>.",
+    "boat<b> The</b> x", "a <b> c </b> d", "a <b> c </b>d", "<b> c</b>",
+])  # fmt: skip
+def test_blanks_around_tags_stay_as_they_were(text):
+    bare, found = strip(text, tags(text))
+    spans = [m.span() for m in re.finditer(r"\w+|[^\w\s]", bare)]
+    assert place(bare, found, spans, np.eye(len(spans) + 1), bare, spans) == text
+
+
+def test_no_tag_stands_in_what_must_stay_whole():
+    """The link is four tokens, of which the tag's word is read by the third."""
+    text, spans = "to a.b/c now", [(0, 2), (3, 4), (4, 5), (5, 6), (6, 8), (9, 12)]
+    found, attention = [Tag("<br/>", "", 0, 0, True, True)], np.tile([0.0, 1.0, 0.0], (7, 1))
+    attention[3] = [1.0, 0.0, 0.0]
+    for joined, want in ((set(), "to a. <br/> b/c now"), ({2, 3, 4}, "to <br/> a.b/c now")):
+        assert place(text, found, spans, attention, "x y", [(0, 1), (2, 3)], joined) == want
+    found[0] = Tag("<b>", "</b>", 0, 1)
+    assert place(text, found, spans, attention, "x y", [(0, 1), (2, 3)], {2, 3, 4}) == "to <b>a.b/c</b> now"
 
 
 def test_a_pair_goes_where_its_words_went():
@@ -103,7 +125,7 @@ def test_no_word_is_cut():
     ("</p> x <p>", "x", "</p>: <p>:"),
     ("a<br>b <hr/> c", "a b c", "<br>: <hr/>:"),
     ("<b> a </b>, b", "a , b", "<b> : </b>"),
-    ("<b></b>", "", "<b>:</b>"),
+    ("<b></b>", "", "<b></b>:"),
 ])  # fmt: skip
 def test_tags_that_do_not_match_are_single(text, bare, kinds):
     made, found = strip(text, tags(text))

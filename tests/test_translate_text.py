@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -258,9 +259,22 @@ def test_what_is_kept_stands_there_as_it_was():
     link = "https://example.org/e\u0301"
     keep = Keep((*Keep().patterns, r"\d+\s\d+"))
     assert keep.changed(f"{{a  b}} and {link} and 10\u00a0000 {{c}}") == [
-        ("{a b}", "{a  b}"), ("https://example.org/é", link), ("10 000", "10\u00a0000")]  # fmt: skip
+        ("{a b}", "{a  b}"), ("https://example.org/é", link), ("10 000", "10\u00a0000"), ("{c}", "{c}")]  # fmt: skip
+    assert keep.changed("{a} {b}") == []
+    assert Keep((r" ?\{x\} ?", r"\s+")).changed("a  {x}  \t b {\u00a0}") == []
     assert restored("10 000: {a b}, {a b}!", [("{a b}", "{a  b}"), ("{a b}", "{a\u00a0b}")]) == "10 000: {a  b}, {a\u00a0b}!"
+    same, other = ("{a b}", "{a b}"), ("{a b}", "{a  b}")
+    for kept, want in (([same, other], "{a b}, {a  b}"), ([other, same], "{a  b}, {a b}"), ([other], "{a  b}, {a b}")):
+        assert restored("{a b}, {a b}", kept) == want
+    assert restored("x {a}b", [("{a}b", "{a} b"), ("{a}", "{ a}")]) == "x {a} b", "the longer one, and it once"
     assert restored("x", []) == "x"
+
+
+def test_a_long_line_without_blanks_is_searched_in_no_time():
+    begun = time.perf_counter()
+    assert Keep().find("a" * 100_000) == []
+    assert Keep().find("x" * 1000 + " a.b@c.de") == [(1001, 1009)]
+    assert time.perf_counter() - begun < 2
 
 
 # ---- unknown words ----

@@ -262,6 +262,8 @@ def prepare(path: Path | str, *read: Path | None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise OSError(e.errno, f"cannot make the folder of {path}: {e.strerror}") from e
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a device or a pipe is written as it is
+        return path
     with _temporary(path):
         return path
 

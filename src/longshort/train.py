@@ -201,7 +201,7 @@ def train(
         if rank > 0:
             path, lines, progress, watch, preview = None, None, False, Watch(every=0), None
         if lines is not None:
-            _cut(prepare(lines), run.step)
+            _cut(prepare(lines), run.step, run.history[-1]["step"] if run.history else 0)
         best = run.ranked[0][0] if run.ranked else None
         shown = Display(run.total, run.step, task.better[0], best) if progress else nullcontext()
         with watch.open(run.model, lines, run.step) as journal, shown as display, Signals() as signals:
@@ -508,15 +508,16 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [] if before == now else [f"{name} was {before!r}, is {now!r}"]
 
 
-def _cut(log: Path, step: int) -> None:
-    """Drop the lines that the run is about to write again, and one that a crash has torn."""
+def _cut(log: Path, step: int, scored: int) -> None:
+    """Drop the lines that the run is about to write again, scores after `scored` and looks after `step`, and one that a crash has
+    torn."""
     kept, lines = [], log.read_text(errors="replace").splitlines() if log.exists() else []
     torn = len(lines) == 1 and '{"step"'.startswith(lines[0])
     if lines and not torn and not lines[0].startswith('{"step"'):
         raise ValueError(f"{log} holds something else than the log of a run. Give the log another name.")
     for line in lines:
         try:
-            if json.loads(line)["step"] <= step:
+            if (held := json.loads(line))["step"] <= (scored if "scores" in held else step):
                 kept.append(line + "\n")
         except ValueError:
             break

@@ -88,9 +88,9 @@ def write(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None
         line: dict[str, Any] = {
             "id": u.id,
             "audio_filepath": str(audio.relative_to(home) if audio.is_relative_to(home) else audio),
-            "duration": u.duration,
             "text": u.text,
         }
+        line |= {} if math.isnan(u.duration) else {"duration": u.duration}
         line |= {"offset": u.start} if u.start else {}
         line |= {"speaker": u.speaker} if u.speaker else {}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")

@@ -280,7 +280,7 @@ def surprise(model: LanguageNetwork, text: Text) -> NDArray[np.float64]:
 def scores(text: Text, surprises: NDArray[np.float64]) -> dict[str, float]:
     """What `surprise` comes to per token and per character."""
     total, tokens = float(surprises.sum()), int(text.lengths.sum())
-    return {"perplexity": math.exp(total / tokens), "bits per character": total / math.log(2) / text.characters}
+    return {"perplexity": math.exp(min(total / tokens, 700.0)), "bits per character": total / math.log(2) / text.characters}
 
 
 def _numbered(source: Lines) -> Iterator[tuple[str, str]]:

@@ -177,7 +177,10 @@ class NGram:
             ValueError: it is no ARPA file or damaged; the message names the line.
         """
         path = Path(path)
-        return cls._of(path, lambda: _lines(path))
+        if path.is_file():
+            return cls._of(path, lambda: _lines(path))
+        held = list(_lines(path))  # of a pipe, which can be read once
+        return cls._of(path, lambda: iter(held))
 
     @classmethod
     def parse(cls, text: str) -> NGram:

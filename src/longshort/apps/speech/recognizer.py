@@ -224,12 +224,14 @@ class Recognizer:
             The text with times; confidence is how well the sound fits each word.
 
         Raises:
-            ValueError: the model has no CTC part, or the text is too long for the sound or has unknown characters.
+            ValueError: the model has no CTC part, there is no sound, or the text is too long for it or has unknown characters.
         """
         network, units = self.fitted, self.units
         if network.head is None:
             raise ValueError("only model='ctc' and model='joint' can align; this is a transducer.")
         name, samples = self._samples(sound, rate)
+        if not len(samples):
+            raise ValueError("there is no sound to find the text in: the array is empty.")
         features = self._recipe.whole(samples)
         with torch.no_grad():
             encoded, steps, _ = network.encode(torch.from_numpy(features)[None], torch.tensor([len(features)]))

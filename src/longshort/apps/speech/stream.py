@@ -191,7 +191,9 @@ class Stream:
         """An utterance is over with the first `frames` of the pending features; nothing of it is in the last `quiet` steps: the
         next one hears those again, for a word may have begun in them."""
         again = max(0, min(AGAIN, quiet, self._steps // 2))
-        made = self._transcript(self._now.finish(self._most), self._first, self._steps)
+        rest = -(-(len(self._pending) - frames) // SUBSAMPLING)
+        behind = max(0, TAIL - rest) if self._over else 0  # steps of the silence that follows the recording
+        made = self._transcript(self._now.finish(self._most), self._first, max(self._steps - behind, 0))
         if made.text:
             self.finished.append(made)
         self._first, self._steps, self._now = self._first + self._steps - again, 0, self._search()

@@ -330,9 +330,9 @@ class Judge(Audible):
         """What the network writes, and the share of encoder steps at which it writes nothing."""
         made, steps, written = [""] * len(self.utterances), 0, 0
         for rows, batch in self.batches:
-            for k, tokens, n in zip(rows, *recognise(model, batch), strict=True):
+            for k, (tokens, n, busy) in zip(rows, recognise(model, batch), strict=True):
                 made[k] = self.recipe.units.decode(tokens)
-                steps, written = steps + n, written + len(tokens)
+                steps, written = steps + n, written + busy
         return made, 1 - written / max(steps, 1)
 
     def score(self, model: Network) -> dict[str, float]:
@@ -342,13 +342,12 @@ class Judge(Audible):
 
 
 @torch.no_grad()
-def recognise(model: Network, batch: Batch) -> tuple[list[tuple[int, ...]], list[int]]:
-    """Greedy tokens and encoder steps of each utterance of a batch."""
+def recognise(model: Network, batch: Batch) -> list[tuple[tuple[int, ...], int, int]]:
+    """Greedy tokens of each utterance of a batch, its encoder steps, and those of them at which a token is read or written."""
     device = model.mean.device
     encoded, steps, _ = model.encode(batch.features.to(device), batch.frames.to(device))
     if model.predictor is not None:
-        tokens = [h.tokens for h in greedy(model, model.meet(encoded), steps)]
-    else:
-        logp = model.log_probs(encoded).float().cpu().numpy()
-        tokens = [decode.greedy(x[:n]).tokens for x, n in zip(logp, steps.tolist(), strict=True)]
-    return tokens, steps.tolist()
+        made = greedy(model, model.meet(encoded), steps)
+        return [(h.tokens, n, len(set(h.times))) for h, n in zip(made, steps.tolist(), strict=True)]
+    logp = [x[:n] for x, n in zip(model.log_probs(encoded).float().cpu().numpy(), steps.tolist(), strict=True)]
+    return [(decode.greedy(x).tokens, len(x), int((x.argmax(1) != 0).sum())) for x in logp]

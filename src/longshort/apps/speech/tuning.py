@@ -33,10 +33,10 @@ def tuned(network: Network, judge: Judge, reader: Reader) -> Reader:
     least, right = judged(reader, judge.truth, [one[0] for one in found(network, reader, said, Decoding())])
     sure = Calibration.fit(least, right)
     reader = replace(reader, calibration=sure, with_ngram=sure)
-    if reader.ngram is None:
+    truth, said = judge.truth[:MOST], said[:MOST]
+    if reader.ngram is None or not any(truth):
         return reader
     least_rate, best, heard_best = np.inf, reader, []
-    truth, said = judge.truth[:MOST], said[:MOST]
     error = metrics.cer if reader.units.solid else metrics.wer
     for weight, bonus in product(WEIGHTS, BONUSES):
         tried = replace(reader, ngram_weight=weight, word_bonus=bonus)

@@ -147,7 +147,7 @@ class Units:
         for k, token in enumerate(ids):
             if not made or self.starts_word(token) or (at in starts and self.written[token]):
                 made.append([])
-            at += len(self.written[token])
+            at += len(self.written[token].lstrip())  # `split` has no blanks
             if self.written[token].strip():
                 made[-1].append(k)
         return [word for word in made if word]

@@ -154,7 +154,7 @@ class Reader:
     def _seen(self, sentence: str, how: Decoding) -> _Seen:
         """A sentence as a network gets it. What is kept is unknown to one that has learned to pass on what it does not know."""
         bare, tags = (sentence, []) if how.keep is None else strip(sentence, how.keep.tags(sentence))
-        if not any(c.isalnum() for c in bare):
+        if not any(c.isalnum() for c in bare) or normal(bare) != bare:  # or what a tag parted has become one
             bare, tags = sentence, []
         for way in (True, False) if how.keep is not None and self._veils else (False,):
             must = required(bare, self.target.encode, how.glossary, how.keep, self.target.solid_for(bare), way)
@@ -192,7 +192,8 @@ class Reader:
         def text(h: Hypothesis) -> str:
             unknown = copied(h)
             made = self.target.decode(h.tokens, unknown)
-            made = place(made, tags, self._places(h.tokens, unknown), h.attention, bare, spans) if tags else made
+            if tags:
+                made = place(made, tags, self._places(h.tokens, unknown), h.attention, bare, spans, within(h.tokens, must))
             return restored(made, kept)
 
         sure = judge(best, tokens, self.source.pieces, self.target.pieces, self.calibration)
@@ -216,6 +217,13 @@ class Reader:
             made.append((end + (len(text) > end and whole[end : end + 1] == " "), len(text)))
             end = len(text)
         return made
+
+
+def within(tokens: Sequence[int], must: Sequence[Required]) -> set[int]:
+    """Tokens of a translation that go on with something that must appear as it is."""
+    phrases = {phrase for one in must for phrase in one.phrases}
+    return {at + k for phrase in phrases for at in range(len(tokens) - len(phrase) + 1)
+            if tuple(tokens[at : at + len(phrase)]) == phrase for k in range(1, len(phrase))}  # fmt: skip
 
 
 def alike(lengths: NDArray, most: int) -> list[NDArray]:

@@ -45,7 +45,8 @@ def subject(translator: Translator, text: str, *, translation: str | None = None
         notes.append(f"This is the first of {len(found)} sentences.")
     if translator.friends:
         notes.append(f"Looked into is the first of {1 + len(translator.friends)} networks, which translate together.")
-    read = source.encode(best.source)
+    own = {piece: k for k, piece in enumerate(source.pieces)}
+    read = [own[piece] for piece in best.source_pieces[:-1]]  # without tags, and with what is kept as the network read it
     if translation is None:
         ids = {piece: k for k, piece in enumerate(target.pieces)}
         made = [ids[piece] for piece in best.pieces[:-1]]

@@ -7,7 +7,7 @@ read its words more than others, in one piece; any other tag stands before the t
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -24,9 +24,9 @@ _NAME = re.compile(r"</?([^\s/>]+)")
 class Tag:
     """A pair of tags, or a single one.
 
-    open, close: their texts, with the blanks that stand within; close is "" of a single one.
+    open, close: their texts, with the blanks that stand within; close is "" of a single one, and of a pair around nothing.
     start, end: what it is around, in the sentence without tags.
-    before, after: whether blanks stand around a single one.
+    before, after: whether blanks stand around it.
     within: the tags that stand in it, in order.
     """
 
@@ -55,7 +55,9 @@ def strip(sentence: str, spans: Sequence[tuple[int, int]]) -> tuple[str, list[Ta
         tag = sentence[a:b]
         if k in pairs.values():
             closed = inside.pop()
-            closed.close, closed.end = " " * blank[0] + tag, len(text)
+            closed.close, closed.end, closed.after = " " * blank[0] + tag, len(text), blank[1]
+            if closed.start == closed.end and not closed.within:
+                closed.open, closed.close = closed.open.rstrip() + closed.close, ""
             continue
         one = Tag(tag, "", len(text), len(text), *blank)
         (inside[-1].within if inside else made).append(one)
@@ -88,7 +90,7 @@ def _pairs(tags: Sequence[str]) -> dict[int, int]:
 
 def place(
     text: str, tags: Sequence[Tag], pieces: Sequence[tuple[int, int]], attention: NDArray, sentence: str,
-    spans: Sequence[tuple[int, int]],
+    spans: Sequence[tuple[int, int]], joined: Collection[int] = (),
 ) -> str:  # fmt: skip
     """A translation with the tags of its source, each of them once, and pairs within pairs as they were.
 
@@ -99,18 +101,22 @@ def place(
         attention: of each of them, and of the end, to each source token, and its end, [T + 1, S + 1].
         sentence: the sentence without tags.
         spans: where each source token stands in it, S.
+        joined: tokens of the translation before which no tag may stand, though no letter follows a letter there.
     """
     reads = attention[: len(pieces), : len(spans)].astype(np.float64)
-    return _Placed(text, pieces, reads, sentence, spans).among(tags, 0, len(pieces))
+    return _Placed(text, pieces, reads, sentence, spans, joined).among(tags, 0, len(pieces))
 
 
 class _Placed:
     def __init__(
-        self, text: str, pieces: Sequence[tuple[int, int]], attention: NDArray, sentence: str, spans: Sequence[tuple[int, int]]
-    ) -> None:
+        self, text: str, pieces: Sequence[tuple[int, int]], attention: NDArray, sentence: str, spans: Sequence[tuple[int, int]],
+        joined: Collection[int],
+    ) -> None:  # fmt: skip
         self.text, self.pieces, self.attention, self.sentence, self.spans = text, pieces, attention, sentence, spans
         ends = [text[b - 1 : b] + text[a : a + 1] if b == a else "" for (_, b), (a, _) in pairwise(pieces)]
         self.one_word = [False, *(bool(re.fullmatch(RUN, both)) and len(both) == 2 for both in ends), False]  # before each token
+        for k in joined:
+            self.one_word[k] = True
 
     def among(self, tags: Sequence[Tag], low: int, high: int) -> str:
         """The text of some tokens, with some tags."""
@@ -130,7 +136,9 @@ class _Placed:
             here = self._start(one) if one < high else self._end(high)
             made, at = made + self.text[at:here], here
             if tag.close:
+                made = made.rstrip() if tag.open.endswith(" ") and not tag.before else made  # its blank stands within
                 made, at = made + tag.open + self.among(tag.within, one, two) + tag.close, self._end(two) if two > one else here
+                at += tag.close.startswith(" ") and not tag.after and self.text[at : at + 1] == " "
             else:
                 blank = " " * (tag.before and made[-1:] != "")
                 made = made.rstrip() + blank + tag.open + " " * (tag.after and self.text[at : at + 1].strip() != "")

@@ -28,7 +28,7 @@ WORD = re.compile(rf"{RUN}(?:[-'.@_]{RUN})*")
 # What is never translated unless it is told otherwise.
 PATTERNS: Mapping[str, str] = {
     "url": r"(?:https?://|ftp://|www\.)[^\s<>\"]*[^\s<>\".,;:!?'()\[\]{}]",
-    "email": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
+    "email": r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
     "placeholder": r"\{\{[^{}\n]*\}\}|\$?\{[^{}\n]*\}|%\(\w+\)[sdf]|(?<![\w%])%[sdf](?!\w)",
     "tag": TAG,
 }
@@ -208,9 +208,10 @@ class Keep:
         return [re.compile(p) for p in self.patterns]
 
     def changed(self, text: str) -> list[tuple[str, str]]:
-        """What of the spans of a text is not `vocabulary.normal`, as that makes it, and as it is."""
-        found = [text[a:b] for a, b in self.find(text)]
-        return [(normal(one), one) for one in found if normal(one) != one]
+        """The spans of a text, in order, without blanks around them: as `vocabulary.normal` makes them, and as they are. None,
+        where all are alike."""
+        found = [(normal(one), one) for a, b in self.find(text) if (one := text[a:b].strip())]
+        return found if any(made != was for made, was in found) else []
 
     def rest(self, text: str) -> str:
         """A text without the spans."""
@@ -256,12 +257,17 @@ def restored(text: str, kept: Sequence[tuple[str, str]]) -> str:
 
     Args:
         text: the translation, with the joints of `copies`.
-        kept: what was kept, as `vocabulary.normal` made it, and as it was; where these differ.
+        kept: what was kept, as `vocabulary.normal` made it, and as it was; of equal ones the first comes first.
     """
     text = text.replace(f" {STRANGE}", "").replace(f"{STRANGE} ", "").replace(STRANGE, "")
+    left: dict[str, list[str]] = {}
     for made, was in kept:
-        text = text.replace(made, was, 1)
-    return text
+        if made:
+            left.setdefault(made, []).append(was)
+    if not left:
+        return text
+    every = "|".join(map(re.escape, sorted(left, key=len, reverse=True)))
+    return re.sub(every, lambda m: left[m[0]].pop(0) if left[m[0]] else m[0], text)
 
 
 def required(
