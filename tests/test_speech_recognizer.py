@@ -240,7 +240,7 @@ def test_no_word_is_lost_where_an_utterance_ends(learned: Recognizer, spoken: di
             wrong[k] += int(metrics.word_score([want], [made.text]).counts[0, 1:].sum())
             assert " ".join("".join(t.text for t in made.tokens).split()) == made.text
     whole, cut = (w / (3 * sum(len(u.text.split()) for u in told)) for w in wrong)
-    assert cut < 0.1, (whole, cut)
+    assert cut < 0.15, (whole, cut)  # 0.2 where the next utterance does not hear the last steps again
 
 
 @pytest.mark.parametrize("quiet", [10_000, 13_000, 16_000, 20_000])
