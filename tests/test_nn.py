@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from laws import ALONE, VARIANTS, same
 from longshort import LSTM, Cell, probe
-from longshort.engine import cpu, engines
+from longshort.engine import cpu, engines, linear
 
 KW = [{}, {"num_layers": 3, "bidirectional": True}, {"num_layers": 2, "proj_size": 2}, {"bias": False, "batch_first": True}]
 ENGINES = list(engines())
@@ -212,6 +212,94 @@ def test_autocast_leaves_float64_alone():
         got = m(x)[0]
     assert got.dtype == torch.float64
     assert torch.equal(got, want)
+
+
+def chained(l, cg, x):
+    """Two pieces with the state between them, then a state that was made from the input, and an output that is fed back."""
+    _, s = l(x[:3])
+    z, _ = l(x[3:], s)
+    w, _ = l(x[:2], (x[:1, :, :1].tanh().expand(1, -1, 4).contiguous(), torch.zeros(1, x.shape[1], 4, dtype=x.dtype)))
+    fed, s = l(x[:1])
+    for _ in range(3):
+        fed, s = l(fed[..., :3], s)
+    loss = (z**2).sum() + (w**3).sum() + (fed**2).sum()
+    return torch.autograd.grad(loss, [x, *l.parameters()], create_graph=cg)
+
+
+@pytest.mark.parametrize("tape", ["keep", "recompute"])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("engine", ["cpu", "reference", "vendor"])
+def test_with_create_graph_what_one_call_made_for_another_counts_once(engine, tied, tape):
+    """First and second derivatives where inputs of a call depend on each other."""
+    torch.manual_seed(0)
+    x, r = torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True), torch.nn.LSTM(3, 4, dtype=torch.float64)
+    l = LSTM(3, 4, dtype=torch.float64, engine=engine, tape=tape)
+    l.load_state_dict(r.state_dict())
+    if tied:
+        for m in (l, r):
+            m.bias_hh_l0 = m.bias_ih_l0
+    want = chained(r, False, x)
+    for cg in (False, True):
+        for a, b in zip(chained(l, cg, x), want, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    if engine != "vendor":  # torch's own has no second derivatives
+
+        def total(v):
+            return sum((g**2).sum() for g in chained(l, True, v))
+
+        (twice,) = torch.autograd.grad(total(x), x)
+        step = 1e-6 * torch.randn_like(x)
+        differences = (total((x + step).detach().requires_grad_()) - total((x - step).detach().requires_grad_())) / 2
+        torch.testing.assert_close((twice * step).sum(), differences, rtol=1e-5, atol=0)
+
+
+def test_a_vectorised_jacobian_through_a_state_that_was_made_from_the_input():
+    torch.manual_seed(0)
+    l, w = LSTM(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+
+    def f(x):
+        return l(x, ((x[0] @ w)[None], torch.zeros(1, 2, 4, dtype=x.dtype)))[0].sum((0, 1))
+
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    plain, fast = (torch.autograd.functional.jacobian(f, x, vectorize=v) for v in (False, True))
+    torch.testing.assert_close(fast, plain)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_numbers_that_are_negative_by_a_mark_alone(grad):
+    """torch keeps the sign of `conj().imag` as a bit of the tensor."""
+    x = torch.randn(5, 2, dtype=torch.complex64).conj().imag.unsqueeze(-1)
+    assert x.is_neg()
+    l, r = LSTM(1, 4), torch.nn.LSTM(1, 4)
+    r.load_state_dict(l.state_dict())
+    h = torch._neg_view(torch.randn(1, 2, 4))
+    with torch.set_grad_enabled(grad):
+        for hx in (None, (h, torch._neg_view(h + 1))):
+            same(out(l(x, hx)), out(r(x, hx)), atol=1e-6)
+        weights = {k: torch._neg_view(v) for k, v in l.named_parameters()}
+        other = {k: v.resolve_neg() for k, v in weights.items()}
+        same(out(torch.func.functional_call(l, weights, (x,))), out(torch.func.functional_call(r, other, (x,))), atol=1e-6)
+    s, t = l.stream(2), l.stream(2)
+    assert torch.equal(s.step(x[0]).clone(), t.step(x[0].resolve_neg()))
+    w = torch.randn(5, 3)
+    v = torch._neg_view(torch.randn(4, 3))
+    torch.testing.assert_close(linear(v, w), torch.nn.functional.linear(v, w))
+
+
+@pytest.mark.parametrize("engine", ["cpu", "reference", "vendor"])
+def test_no_steps_leave_a_state_of_its_own(engine):
+    h, c = torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)
+    _, (hn, cn) = LSTM(3, 4, engine=engine)(torch.randn(0, 2, 3), (h, c))
+    hn += 1
+    cn += 1
+    assert not h.any()
+    assert not c.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_orthogonal_blocks_in_every_dtype(dtype):
+    for block in LSTM(3, 8, init="orthogonal", dtype=dtype).weight_hh_l0.detach().double().chunk(4):
+        torch.testing.assert_close(block @ block.T, torch.eye(8).double(), rtol=0, atol=1e-12 if dtype == torch.float64 else 0.03)
 
 
 def test_gains_begin_at_one():

@@ -379,6 +379,29 @@ def test_a_horizon_under_a_dilation_is_known_where_it_ends():
         assert probe.horizon(r["l0"]).isposinf().all(), T
 
 
+def test_a_recording_lies_on_the_cpu_whatever_the_default_device_is():
+    m, x = LSTM(3, 4), torch.randn(6, 2, 3)
+    with torch.device("meta"), probe.record(m) as r:  # as good as torch.set_default_device("cuda")
+        m(x, lengths=torch.tensor([6, 3], device="cpu"))[0].sum().backward()
+        m(x)
+        said = [*map(str, probe.diagnose(r)), str(probe.summary(r["l0"]))]
+    with probe.record(m) as r:
+        m(x, lengths=torch.tensor([6, 3]))[0].sum().backward()
+        m(x)
+    assert said == [*map(str, probe.diagnose(r)), str(probe.summary(r["l0"]))]
+
+
+@pytest.mark.parametrize("engine", ["cpu", "reference"])
+def test_a_single_step_that_the_cell_does_not_keep(engine):
+    """Zoneout of c: the output's gradient is there, the cell's is zero, and nobody says that there is none."""
+    m = LSTM(3, 4, engine=engine, cell=Cell(zoneout=(0.0, 0.5)))
+    with probe.record(m) as r:
+        m(torch.randn(1, 2, 3))[0].sum().backward()
+    assert (r["l0"].dh > 0).all()
+    assert not r["l0"].dc.any()
+    assert not [f for f in probe.diagnose(r) if "no gradient reaches" in f.said]
+
+
 def test_a_copy_made_while_recording_is_not_recorded():
     m = LSTM(3, 4)
     with probe.record(m) as r:

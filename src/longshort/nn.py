@@ -184,7 +184,8 @@ class LSTM(nn.Module):
                 p = self.layer_params(suffix)
                 if kind == "orthogonal":
                     for block in p["weight_hh"].chunk(len(self.cell.gates)):
-                        nn.init.orthogonal_(block)
+                        full = block if block.element_size() > 2 else torch.empty_like(block, dtype=torch.float32)
+                        block.copy_(nn.init.orthogonal_(full))
                 elif kind == "forget_bias":
                     self._set_gate_bias(p, "f", torch.ones_like(p["weight_hh"][: self.hidden_size, 0]), kind)
                 elif kind == "chrono":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,22 @@ from longshort.engine.contract import arithmetic
 
 if TYPE_CHECKING:
     from longshort.nn import LSTM
+
+
+@contextmanager
+def _weights_made(lstm: LSTM) -> Iterator[None]:
+    """Pruning and the like make a weight anew before each forward pass only: as in evaluation; then the LSTM is as it was."""
+    before, training = {k: v for k, v in vars(lstm).items() if isinstance(v, Tensor)}, lstm.training
+    lstm.training = False
+    try:
+        with torch.no_grad():
+            for hook in lstm._forward_pre_hooks.values():
+                if type(hook).__module__.startswith("torch.nn.utils."):
+                    hook(lstm, ())
+        yield
+    finally:
+        lstm.training = training
+        vars(lstm).update(before)
 
 
 class Stream:
@@ -41,10 +58,11 @@ class Stream:
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch must be a whole number of streams, at least 1, got {batch!r}.")
         self.batch = batch
-        with torch.no_grad():  # pruning and the like make a weight anew before each forward pass only
-            for hook in lstm._forward_pre_hooks.values():
-                if type(hook).__module__.startswith("torch.nn.utils."):
-                    hook(lstm, ())
+        with _weights_made(lstm):
+            self._take(lstm, weights)
+
+    def _take(self, lstm: LSTM, weights: str) -> None:
+        batch = self.batch
         weight = lstm.layer_params("_l0")["weight_ih"]
         why = cpu.refuse(lstm.cell, Call(weight.detach()[None]))
         if max(lstm.dilation) > 1:

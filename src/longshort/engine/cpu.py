@@ -98,7 +98,9 @@ def infer(
     if torch.is_grad_enabled() or native is None or kind not in TYPES or not x.is_cpu or not eager():
         return None
     own = [params.get(name) for name in NAMES]
-    if not all([v is None or (v.dtype is kind and v.is_cpu and v.is_contiguous()) for v in own]) or x.stride(2) != 1:
+    if not all([v is None or (v.dtype is kind and v.is_cpu and v.is_contiguous() and not v.is_neg()) for v in own]):
+        return None
+    if x.stride(2) != 1 or x.is_neg():
         return None
     (T, B, I), (rows, P) = x.shape, params["weight_hh"].shape
     H, h0, c0 = rows // len(cell.gates), None, None
@@ -108,7 +110,7 @@ def infer(
         h0, c0 = state
         if not (h0.is_cpu and c0.is_cpu) or h0.shape[2] != P or c0.shape[2] != H:
             return None
-        h0, c0 = h0.to(kind).contiguous(), c0.to(arithmetic(kind)).contiguous()
+        h0, c0 = (v.resolve_neg().to(to).contiguous() for v, to in ((h0, kind), (c0, arithmetic(kind))))
     lengths = None if lengths is None else lengths.contiguous()
     y, h, c = _empty(T, B, P, dtype=kind), _empty(1, B, P, dtype=kind), _empty(1, B, H, dtype=arithmetic(kind))
     at_x, at_lengths, at_h, at_c = _addresses(x, lengths, h0, c0)
@@ -152,8 +154,9 @@ class Job(NamedTuple):
 
     def dense(self) -> Job:
         """The same, contiguous where the kernels want it so."""
-        x = self.x if self.x.stride(-1) == 1 or self.x.shape[-1] == 1 else self.x.contiguous()
-        return Job(x, *[v if v is None or v.is_contiguous() else v.contiguous() for v in self[1:19]], self.reverse)  # type: ignore[call-arg, arg-type]
+        x = self.x.resolve_neg()
+        x = x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+        return Job(x, *[None if v is None else v.resolve_neg().contiguous() for v in self[1:19]], self.reverse)  # type: ignore[call-arg, arg-type]
 
     def layer(self, cell: Cell) -> Any:
         """What the extension knows of the cell and the sizes."""
@@ -243,7 +246,7 @@ def run_backward(cell: Cell, job: Job, outs: Sequence[Any], grads: Sequence[Mayb
     """The gradients of x (None unless wanted), h, c and the params, from those of y, h and c and from what forward kept."""
     kind, state = job.x.dtype, job.c.dtype
     job, layer = job.dense(), job.layer(cell)
-    given = [v if v is None else v.contiguous() for v in grads]
+    given = [None if v is None else v.resolve_neg().contiguous() for v in grads]
     dx = _empty(*job.x.shape, dtype=kind) if want_dx else None
     dh, dc = _empty(*job.h.shape, dtype=kind), _empty(*job.c.shape, dtype=state)
     dp = [None if v is None else _empty(*v.shape, dtype=state) for v in job.params]
@@ -288,6 +291,8 @@ def _through_reference(cell: Cell, job: Job, grads: Sequence[Maybe], needed: Seq
                        flow: Flow | None) -> list[Maybe]:  # fmt: skip
     from longshort.engine import reference
 
+    with torch.enable_grad():  # nodes of their own: one may depend on another, and what lies behind them is autograd's to walk
+        job = Job(*[v.view_as(v) if isinstance(v, Tensor) and v.requires_grad else v for v in job[:12]], *job[12:])  # type: ignore[call-arg, arg-type]
     call = Call(job.x, job.lengths, job.resets, Masks(job.drop_h, job.drop_g, job.zone_h, job.zone_c), job.reverse,
                 False, job.sizes, flow)  # fmt: skip
     params = {k: v for k, v in zip(NAMES, job.params, strict=True) if v is not None}
@@ -334,7 +339,7 @@ class Stream:
                 raise ValueError(f"engine 'cpu' cannot stream: {far} of layer {k} is on {params[far].device}.")
             if params["weight_ih"].shape[1] != width:
                 raise ValueError(f"weight_ih of layer {k} must be [*, {width}], got {list(params['weight_ih'].shape)}.")
-            own = {k: v.detach().to(self.dtype).contiguous() for k, v in params.items()}
+            own = {k: v.detach().resolve_neg().to(self.dtype).contiguous() for k, v in params.items()}
             H = len(own["weight_ih"]) // len(cell.gates)
             width = P = cell.projection or H
             with torch.inference_mode(False):  # wherever it is made, it may be reset anywhere
@@ -362,7 +367,7 @@ class Stream:
         if x.shape != self._shape or x.dtype is not self.dtype or not x.is_cpu:
             came = f"{list(x.shape)} of {x.dtype} on {x.device}"
             raise ValueError(f"x must be {list(self._shape)} of {self.dtype} on the CPU, got {came}.")
-        x = x if x.is_contiguous() else x.contiguous()  # a copy needs a name, or it is gone before it is read
+        x = x.resolve_neg().contiguous()  # a copy needs a name, or it is gone before it is read
         self._step(x.data_ptr() if type(x) in OWN else _address(x))
         return self.y
 

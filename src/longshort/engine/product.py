@@ -66,7 +66,12 @@ def able(*tensors: Tensor | None) -> bool:
     grad = torch.is_grad_enabled()
     for v in tensors:
         if v is not None and (
-            type(v) not in cpu.OWN or v.dtype is not torch.float32 or not v.is_cpu or not v.numel() or (grad and v.requires_grad)
+            type(v) not in cpu.OWN
+            or v.dtype is not torch.float32
+            or not v.is_cpu
+            or not v.numel()
+            or v.is_neg()
+            or (grad and v.requires_grad)
         ):
             return False
     return True

@@ -74,8 +74,9 @@ class Recompute(torch.autograd.Function):
             return y, *new
 
         if torch.is_grad_enabled():
-            outs, inputs = again(whole, State(*kept[:2]), params), (x, *kept[:2], *params)
-            return (None,) * 5 + _grads(outs, (dy, dh, dc), inputs, create_graph=True)
+            own = [v.view_as(v) if v.requires_grad else v for v in (x, *kept[:2], *params)]  # one may depend on another
+            outs = again(whole._replace(x=own[0]), State(*own[1:3]), own[3:])
+            return (None,) * 5 + _grads(outs, (dy, dh, dc), own, create_graph=True)
         parts, spans = _parts(whole, x), _spans(whole.reverse, x.shape[0])
         dx, sums = torch.zeros_like(x), [torch.zeros_like(v, dtype=arithmetic(v.dtype)) for v in params]
         flow, flows = ctx.call.flow, [Flow() for _ in parts]

@@ -40,7 +40,7 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
         ys, tape = ys[::-1], tape[::-1]
     if T == 0:
         a, c = x.new_zeros(0, B, params["weight_ih"].shape[0]), state.c.new_zeros(0, *state.c.shape)
-        return x.new_zeros(0, *state.h.shape), state, Tape(cell, a, c) if call.tape else None
+        return x.new_zeros(0, *state.h.shape), State(*(v.clone() for v in state)), Tape(cell, a, c) if call.tape else None
     gates_cells = (torch.stack(v) for v in zip(*tape, strict=True))
     return torch.stack(ys), state, Tape(cell, *gates_cells) if call.tape else None
 

@@ -36,7 +36,7 @@ def forward(cell: Cell, params: Params, call: Call, state: State) -> tuple[Tenso
     """One layer of `torch.lstm`; see `engine.run` for shapes. A reverse pass is a flip, a pass, and a flip."""
     x, T = call.x, call.x.shape[0]
     if T == 0:  # torch.lstm takes no empty sequence
-        return x.new_zeros(0, *state.h.shape), state, None
+        return x.new_zeros(0, *state.h.shape), State(*(v.clone() for v in state)), None
     weights = [params[k] for k in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr") if k in params]
     hx = [state.h[None], state.c.to(x.dtype)[None]]
     train = torch.is_grad_enabled() or torch._C._is_tracing()  # a trace may be differentiated wherever it was made

@@ -55,7 +55,7 @@ def plan(
     Raises:
         ValueError: a name is not known, or nothing is left.
     """
-    names, variants = list(names), list(variants)
+    names, variants = list(dict.fromkeys(names)), list(dict.fromkeys(variants))
     for kind, given, has in (("task", names, known), ("variant", variants, VARIANTS)):
         if wrong := [n for n in given if n not in has]:
             raise ValueError(f"{kind} must be one of {', '.join(has)}; got {', '.join(wrong)}.")

@@ -110,7 +110,7 @@ def by_lag(trace: Trace, of: Literal["dh", "dc"] = "dc") -> Tensor:
     if trace.reverse:
         norm, mask, runs = norm.flip(0), mask.flip(0), runs.flip(0)
     T = len(norm)
-    t = torch.arange(T)[:, None]
+    t = torch.arange(T, device="cpu")[:, None]
     end = torch.where(mask & (norm != 0), t, -1).amax(0) if T else norm.new_zeros(norm.shape[1]).long() - 1
     at = end - t  # [T, B]
     there = (at >= 0) & mask.gather(0, at.clamp(min=0))
@@ -143,7 +143,7 @@ def horizon(trace: Trace, fraction: float = 0.01, of: Literal["dh", "dc"] = "dc"
 def _last_above(v: Tensor, fraction: float, known: Tensor) -> Tensor:
     """For v [L, B] one more than the last row above `fraction` of the largest; infinite if that is the last of `known`."""
     largest = v.amax(0)
-    rows = torch.arange(len(v))[:, None]
+    rows = torch.arange(len(v), device=v.device)[:, None]
     after = torch.where(v > fraction * largest, rows, -1).amax(0) + 1
     found = torch.where(after >= known, torch.inf, after.float())
     return torch.where(largest > 0, found, torch.nan)

@@ -102,7 +102,7 @@ class Wish(NamedTuple):
             return None
         end = first + T
         chosen = range(*self.steps.indices(end)) if isinstance(self.steps, slice) else sorted({*self.steps})
-        return torch.tensor([t - first for t in chosen if first <= t < end], dtype=torch.int64)
+        return torch.tensor([t - first for t in chosen if first <= t < end], dtype=torch.int64, device="cpu")
 
 
 class _Tap:
@@ -163,11 +163,11 @@ class _Part:
         T, B = cells.shape[:2]
         self.ran, self.fresh, self.dtype = T, seen.fresh, seen.tape.gates.dtype
         self.flow, self.place, self.rows = seen.flow, place, wish.rows(first, T)
-        rows = torch.arange(T) if self.rows is None else self.rows
+        rows = torch.arange(T, device="cpu") if self.rows is None else self.rows
         self.steps = rows + first
-        ends = torch.full((B,), T) if seen.lengths is None else seen.lengths.cpu()
+        ends = torch.full((B,), T, device="cpu") if seen.lengths is None else seen.lengths.cpu()
         self.mask = rows[:, None] < ends
-        begun = torch.zeros(1, B, dtype=torch.int64)  # sequences that have begun within the call
+        begun = torch.zeros(1, B, dtype=torch.int64, device="cpu")  # sequences that have begun within the call
         if seen.resets is not None and T:
             begun = seen.resets.cpu().cumsum(0)
         self.sequence, self.sequences = begun[rows] if len(begun) > 1 else begun.expand(len(rows), B), begun[-1]
@@ -193,7 +193,7 @@ class _Part:
 
     def cut(self, n: int) -> None:
         """Drop the first n steps."""
-        self.rows = torch.arange(n, len(self)) if self.rows is None else self.rows[n:]
+        self.rows = torch.arange(n, len(self), device="cpu") if self.rows is None else self.rows[n:]
         self.steps, self.mask, self.sequence = self.steps[n:], self.mask[n:], self.sequence[n:]
         self.kept = {k: v[n:].clone() for k, v in self.kept.items()}
 
@@ -310,7 +310,7 @@ class Trace:
     def runs(self) -> Tensor:
         """Which sequence each step belongs to, rising, int64, [T, B]: a call without a state from before begins another one, or
         with one that was detached, and so does a reset."""
-        made, before = [], torch.zeros((), dtype=torch.int64)
+        made, before = [], torch.zeros((), dtype=torch.int64, device="cpu")
         for k, part in enumerate(self._parts):
             before = before + int(k > 0 and part.fresh)
             made.append(before + part.sequence)
@@ -334,13 +334,15 @@ class Trace:
 
     def _norm(self, which: str) -> Tensor:
         found = [part.norm(which) for part in self._parts]
-        if all(v is None for v in found):
+        if all(v is None for v in found) and all(part.norm("dc" if which == "dh" else "dh") is None for part in self._parts):
             if not any(part.flow for part in self._parts):
                 raise ValueError(f"{self.name}: there are no gradients, because it ran without them. Record with gradients=True "
                                  "and outside torch.no_grad().")  # fmt: skip
             raise ValueError(f"{self.name}: no gradient has come by. Call loss.backward(), with a loss that depends on this "
                              "layer, and let its parameters or its input require grad.")  # fmt: skip
-        return torch.cat([torch.zeros(part.mask.shape) if v is None else v for v, part in zip(found, self._parts, strict=True)])
+        return torch.cat(
+            [torch.zeros(part.mask.shape, device="cpu") if v is None else v for v, part in zip(found, self._parts, strict=True)]
+        )
 
     def _cat(self, k: str, of: Callable[[_Part], Tensor]) -> Tensor:
         if k not in self._made:
