@@ -15,9 +15,12 @@ import torch
 from scipy import stats
 
 import longshort
-from longshort.apps.forecast import Config, Forecaster, ForecastTask
+from longshort.apps.forecast import Config, Forecaster, ForecastTask, metrics
 from longshort.apps.forecast.backtest import seasonal_naive
+from longshort.apps.forecast.covariates import Names
 from longshort.apps.forecast.data import read
+from longshort.apps.forecast.model import Inputs
+from longshort.apps.forecast.task import Batch
 from longshort.artefact import ArtefactError
 from longshort.cell import Cell
 from longshort.train import Training
@@ -268,6 +271,67 @@ def test_seasonal_naive_has_normal_intervals_that_grow_from_season_to_season():
             season = k // 4 + 1
             want = stats.norm.ppf(config.quantiles, loc=y[n - 4 + k % 4], scale=spread * season**0.5)
             np.testing.assert_allclose(made[k], want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["direct", "deepar", "esrnn"])
+def test_windows_in_which_nothing_is_known_teach_nothing(kind):
+    """Every model: as many elements and the same loss, whatever stands for what is missing."""
+    y = np.random.default_rng(0).normal(9, 1, size=400)
+    y[60:300] = np.nan
+    data = read(pd.DataFrame({"unique_id": "a", "ds": np.arange(400), "y": y}))
+    task = ForecastTask(Config(horizon=3, batch=64, context=12, model=kind, hidden=4, samples=20, dropout=0.0), data)
+    batch, model = task.batches("train", 0)[0], task.model().eval()
+    blind = batch.inputs.past[..., 2].sum(1) == 0
+    assert 10 < blind.sum() < 60
+    rest = Batch(Inputs(*(v[~blind] for v in batch.inputs)), batch.target[~blind])
+    whole, some = task.loss(model, batch), task.loss(model, rest)
+    assert float(whole.elements) == float(some.elements) > 0
+    assert whole.total.item() == pytest.approx(some.total.item(), rel=1e-4)
+    whole.total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_series_that_repeat_but_for_rounding_have_no_mase():
+    t = np.arange(72)
+    assert metrics.naive_error(10 + np.sin(2 * np.pi * t / 12), 12) == 0
+    assert metrics.naive_error(np.where(t % 2, 0.3, 0.1 + 0.2), 1) == 0
+    assert metrics.naive_error(np.r_[np.full(71, 1e6), 1e6 + 1e-3], 1) > 0
+    assert metrics.naive_error(np.full(9, 1e-9) * np.arange(9), 1) == pytest.approx(1e-9)
+
+
+def test_a_season_that_the_data_does_not_hold_is_none():
+    for freq, n, want in (("ms", 500, 1), ("min", 2000, 1440), ("min", 1440, 1), ("D", 7, 1), ("D", 8, 7), ("W", 60, 52)):
+        ds = pd.date_range("2024-01-01", periods=n, freq=freq)
+        made = Config(horizon=4).resolve(read(pd.DataFrame({"unique_id": "a", "ds": ds, "y": np.arange(n) * 1.0})))
+        assert made.season_length == want
+        assert made.context <= 3 * max(want, 4)
+    assert (
+        Config(horizon=4, season_length=52).resolve(read(pd.DataFrame({"unique_id": "a", "ds": ds[:20], "y": 1.0}))).season_length
+        == 52
+    )
+
+
+def test_month_ends_have_the_old_names_too():
+    for freq, old in (("ME", "M"), ("QE", "Q")):
+        ds = pd.date_range("2023-02-01", periods=9, freq=freq)  # the first one is short
+        data = read(pd.DataFrame({"unique_id": "a", "ds": ds, "y": 1.0}), old)
+        assert data.stamps(np.zeros(9, int), np.arange(9)).tolist() == ds.to_numpy().astype("M8[us]").tolist()
+
+
+def test_a_static_csv_may_hold_other_series(tmp_path):
+    (tmp_path / "d.csv").write_text("unique_id,ds,y\n" + "".join(f"{s},{t},{t}.5\n" for s in (1, 2) for t in range(5)))
+    (tmp_path / "s.csv").write_text("unique_id,size\nx,9\n2,7\n1,5\n")
+    made = read(tmp_path / "d.csv", names=Names(static=("size",)), static=tmp_path / "s.csv")
+    assert made.covariates.numbers.tolist() == [[5.0], [7.0]]
+
+
+def test_counted_months_can_be_drawn_and_reported(tmp_path):
+    ds = np.arange(202001, 202041)
+    table = pd.DataFrame({"unique_id": "a", "ds": ds, "y": np.sin(ds) + 3})
+    made = Forecaster(horizon=4, freq=1, hidden=4, batch=8, training=Training(steps=2, evaluate=2)).fit(table)
+    made.plot()
+    made.report(tmp_path / "r.html")
+    assert (tmp_path / "r.html").exists()
 
 
 def test_no_wild_value_rules_the_loss():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -89,6 +90,16 @@ def test_mirrored_and_scaled_it_is_the_same():
     one = surprise(y, values, DECILES)
     np.testing.assert_allclose(surprise(-y, -values[:, ::-1], DECILES), one, atol=1e-9)
     np.testing.assert_allclose(surprise(1000 * y + 5, 1000 * values + 5, DECILES), one, atol=1e-6)
+
+
+def test_no_interval_of_what_is_never_negative_is():
+    y = np.abs(np.random.default_rng(0).normal(size=80))
+    made = judged(y, lambda q: normal(q) + 1.0)
+    free, cut = (anomalies(replace(made, config=replace(made.config, nonnegative=on)), 99) for on in (False, True))
+    assert (free.lo < 0).all()
+    assert (cut.lo == 0).all()
+    for name in ("ds", "y", "LSTM", "hi", "score", "anomaly"):
+        assert free[name].equals(cut[name])
 
 
 def test_a_mass_of_zeros_is_no_surprise_and_certainty_is_taken_at_its_word():

@@ -363,9 +363,10 @@ def test_colours_stay_apart_for_everyone(sight, dark):
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    t = np.arange(60)
+    t, rng = np.arange(60), np.random.default_rng(0)
     table = pd.concat(
-        pd.DataFrame({"unique_id": f"s{k}", "ds": t, "y": 10 + k + 3 * np.sin(t * np.pi / 6 + k)}) for k in range(3)
+        pd.DataFrame({"unique_id": f"s{k}", "ds": t, "y": 10 + k + 3 * np.sin(t * np.pi / 6 + k) + rng.normal(0, 0.1, 60)})
+        for k in range(3)
     )
     table.to_csv(folder / "data.csv", index=False)
     Forecaster(horizon=4, season_length=12, hidden=4, batch=8, training=Training(steps=4, evaluate=2)).fit(table).save(

@@ -164,6 +164,8 @@ def test_a_trial_that_diverges_is_no_result_and_no_end() -> None:
     found = search(frame(), space={"lr": [1e-3, 1e30]}, trials=6, training=wild, **SMALL)
     assert set(found.trials.state) == {"complete", "failed"}
     assert found.training.lr == 1e-3
+    with pytest.raises(ValueError, match=r"no trial was finished in the time that was given\. Give more seconds"):
+        search(frame(), space={"lr": [1e-3, 1e-2]}, trials=2, seconds=1e-9, training=wild, **SMALL)
     with pytest.raises(FloatingPointError, match="diverged in all of 2 trials"):
         search(frame(), space={"lr": [1e30, 1e31]}, trials=2, training=wild, **SMALL)
 

@@ -54,6 +54,17 @@ def test_logarithms_that_never_move_have_a_scale_and_forecasts_an_end():
     np.testing.assert_allclose(window.values(np.array([[1e2, 1e9, np.inf]])), 7 * np.exp(4.6) * np.ones((1, 3)))
 
 
+def test_a_low_last_value_bounds_no_forecast_of_logarithms():
+    y = np.r_[np.full(11, 200.0), 0.01][None]
+    window = encode(y, 2, (1,), log=True)
+    np.testing.assert_allclose(window.values(window.scaled(np.array([[200.0, 5000.0]]))), [[200.0, 5000.0]])
+
+
+def test_a_tiny_constant_is_scaled_as_a_large_one_is():
+    for value in (1e-12, 1.0, -1e12):
+        np.testing.assert_allclose(encode(np.full((1, 9), value), 2, (1,)).scale, abs(value))
+
+
 def test_what_is_missing_is_marked_and_guesses_nothing():
     y = np.full((2, 8), NAN)
     y[0, -1], y[1, -3:] = 5.0, [1.0, NAN, 2.0]

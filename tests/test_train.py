@@ -328,6 +328,7 @@ def test_the_clock_saves_as_well(tmp_path: Path) -> None:
     assert same(train(Toy(), by_clock, checkpoint=path, resume=True, progress=False), train(Toy(), SHORT, progress=False))
 
 
+@pytest.mark.usefixtures("awake")
 def test_no_score_stands_in_the_log_twice(tmp_path: Path) -> None:
     """It stops while it scores, goes on, and dies when the line is written but the state is not saved."""
     path, log = resume_path(tmp_path / "m.safetensors"), tmp_path / "log.jsonl"

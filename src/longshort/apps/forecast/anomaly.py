@@ -45,6 +45,8 @@ def anomalies(backtest: Backtest, level: float = 99) -> Any:
     rows = order[first]
     y, values = backtest.truth.reshape(-1)[rows], forecast.reshape(-1, len(q))[rows]
     low, high = (quantile(values, q, p) for p in (0.5 - level / 200, 0.5 + level / 200))
+    if backtest.config.nonnegative or backtest.config.counts:
+        low = np.maximum(low, 0)
     score = surprise(y, values, q)
     c = backtest.panel.columns
     free(c, name, "lo", "hi", "score", "anomaly")

@@ -35,6 +35,7 @@ class Config:
             None infers it from the data.
         season_length: steps per season; None takes the custom of freq: Y 1, Q 4, M 12, W 52, D 7, B 5, h 24, 30min 48.
             Integer ds has no custom: 1. A day of 24, 48 or 96 steps also gets the week.
+            Of data that is no longer than that season, None takes 1.
         context: steps before the origin that a forecast is made from; None takes two horizons or three seasons (two weeks,
             where a day has 24, 48 or 96 steps), whichever is longer, and 12 at least. Of direct and deepar the LSTM itself reads
             the last 336 of them.
@@ -125,7 +126,7 @@ class Config:
                 "residual and attention are of direct and esrnn, deepar has neither. Leave them out, or change model."
             )
         checks.rate(self, "dropout")
-        if not 0 < self.point < 1:
+        if not 0 < round(self.point, 6) < 1:
             raise ValueError(f"point must be a quantile between 0 and 1, got {self.point}.")
         checks.nonnegative(self, "level_penalty")
         if self.freq is not None:
@@ -154,7 +155,7 @@ class Config:
 
     def resolve(self, panel: Panel) -> Config:
         """The same with freq, season_length, context, inputs and multiplicative filled in from a panel."""
-        m = self.season_length or panel.freq.season
+        m = self.season_length or (panel.freq.season if panel.lengths.max() > panel.freq.season else 1)
         season = 7 * m if m in DAYS else m
         auto = max(2 * self.horizon, (2 if season > m else 3) * season, 12)
         inputs = self.inputs or min(max(m, 4), 24)

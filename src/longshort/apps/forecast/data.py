@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import narwhals as nw
@@ -167,6 +168,8 @@ def read(
         step = infer(utc, series)
         if step.wall or (step.unit == "us" and step.n > DAY // 2):
             step = infer(wall, series)
+    if step.unit == "month" and step.at == "day" and not (ends := replace(step, at="end")).misfit(wall).any():
+        step = ends  # M and Q of month ends
     t = wall if step.wall else utc
     first = np.flatnonzero(np.concatenate([[True], series[1:] != series[:-1]]))
     start, count = t[first], np.diff(np.concatenate([first, [len(t)]]))
@@ -219,7 +222,7 @@ def _static(
 ) -> tuple[NDArray, tuple[tuple[str | None, ...], ...], tuple[str, ...]]:
     """Static covariates of each series from both frames: numbers [S, n], texts, and the names of the latter."""
     if source is not None:
-        frame = _alike(open_frame(source, columns, names), columns.id, known)
+        frame, known = _alike(source, open_frame(source, columns, names), columns.id, known)
         rest = [c for c in names.static if c not in seen]
         if twice := [c for c in seen if c in frame.columns]:
             raise ValueError(f"{', '.join(twice)} stands in the data and in static= as well. Leave it out of one of them.")
@@ -267,11 +270,14 @@ def _placed(step: Freq, utc: Stamps, wall: Stamps, start: Stamps, zone: str | No
     return at, fits
 
 
-def _alike(frame: nw.DataFrame[Any], name: str, known: Iterable[Any]) -> nw.DataFrame[Any]:
-    """A frame whose ids are text where those of the data are: a CSV file does not say whether 1 is a number."""
-    if name in frame.columns and frame[name].dtype.is_integer() and all(isinstance(v, str) for v in known):
-        return frame.with_columns(frame[name].cast(nw.String))
-    return frame
+def _alike(source: Any, frame: nw.DataFrame[Any], name: str, known: dict[Any, int]) -> tuple[nw.DataFrame[Any], dict[Any, int]]:
+    """A frame, and the numbers of the series by its kind of ids: a CSV file does not say whether 1 is a number."""
+    if name in frame.columns:
+        if frame[name].dtype.is_integer() and all(isinstance(v, str) for v in known):
+            return frame.with_columns(frame[name].cast(nw.String)), known
+        if isinstance(source, str | Path) and frame[name].dtype == nw.String and all(isinstance(v, int) for v in known):
+            return frame, {str(v): k for v, k in known.items()}  # others among them have made all of them text
+    return frame, known
 
 
 def _future(
@@ -281,7 +287,7 @@ def _future(
     if source is None:
         return held, 0
     c, step, where = panel.columns, panel.freq, "future=: "
-    frame = _alike(open_frame(source, c, names), c.id, known)
+    frame, known = _alike(source, open_frame(source, c, names), c.id, known)
     if not names.future:
         raise ValueError("future= is given, but no future covariates are named. Name its columns with future=(...).")
     complete(frame, [c.id, c.ds], names.future, "future=")

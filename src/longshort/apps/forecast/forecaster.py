@@ -142,9 +142,9 @@ class Forecaster:
 
     @property
     def further(self) -> Training:
-        """How `update` trains: a fifth of the steps of fit at a third of its learning rate."""
+        """How `update` trains: a fifth of the steps of fit at a third of its learning rate, on whatever device is here."""
         t = self.training
-        return replace(t, steps=max(t.steps // 5, 1), epochs=t.epochs and max(t.epochs // 5, 1), lr=t.lr / 3)
+        return replace(t, steps=max(t.steps // 5, 1), epochs=t.epochs and max(t.epochs // 5, 1), lr=t.lr / 3, device="auto")
 
     def _train(
         self, tasks: Sequence[ForecastTask], training: Training, *, progress: bool = False,

@@ -8,9 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+ROUNDING = 1e-12  # of the largest value
+
 
 def naive_error(past: NDArray, m: int) -> float:
-    """The error that MASE divides by: mean of |y_t - y_{t-m}| over a history. NaN if it has no such pair.
+    """The error that MASE divides by: mean of |y_t - y_{t-m}| over a history. NaN if it has no such pair; 0 where it is no more
+    than rounding.
 
     Args:
         past: the history up to the origin, NaN where missing, [T].
@@ -20,7 +23,10 @@ def naive_error(past: NDArray, m: int) -> float:
     """
     steps = np.abs(past[m:] - past[:-m])
     steps = steps[np.isfinite(steps)]
-    return float(steps.mean()) if len(steps) else float("nan")
+    if not len(steps):
+        return float("nan")
+    error = float(steps.mean())
+    return error if error > ROUNDING * np.nanmax(np.abs(past)) else 0.0
 
 
 def mase(y: NDArray, forecast: NDArray, scale: NDArray) -> float:

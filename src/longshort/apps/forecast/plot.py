@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from longshort.apps.forecast import evidence
 from longshort.apps.forecast.backtest import Backtest
 from longshort.apps.forecast.data import Panel
+from longshort.apps.forecast.freq import Freq
 from longshort.apps.forecast.tables import Columns, Rows, stamps
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ def decomposition(
         known = list(dict.fromkeys(table[c.id].to_list()))
         raise ValueError(f"series {name!r} must be in the frame; it has {len(known)} series, such as {known[:1]}.")
     rows = rows.sort(c.ds)
-    ds = stamps(rows[c.ds], Rows(rows[c.id], rows[c.ds], c.ds), None)[1]
+    counted = Freq(1, "int") if rows[c.ds].dtype.is_integer() else None  # whole numbers here are no dates
+    ds = stamps(rows[c.ds], Rows(rows[c.id], rows[c.ds], c.ds), counted)[1]
     y, level, season = (rows[k].to_numpy() for k in (c.y, "level", "season"))
     none = 1.0 if multiplicative else 0.0
     left = y / (level * season) if multiplicative else y - level - season
@@ -232,9 +234,9 @@ def _window(axis: Axes, backtest: Backtest, row: int) -> None:
 
 def _draw(axis: Axes, panel: Panel, s: int, rows: nw.DataFrame[Any], history: int | None) -> None:
     c, H = panel.columns, len(rows)
-    utc, ds, _ = stamps(rows[c.ds], Rows(rows[c.id], rows[c.ds], c.ds), None)  # ds: what the clocks show
+    utc, ds, _ = stamps(rows[c.ds], Rows(rows[c.id], rows[c.ds], c.ds), panel.freq)  # ds: what the clocks show
     first = int(panel.freq.positions((ds if panel.freq.wall else utc)[:1], panel.start[s : s + 1])[0][0])
-    begin = max(0, first - (history or 4 * H))
+    begin = max(0, first - (4 * H if history is None else history))
     past, truth = panel.history(s, first)[begin:], panel.window(np.array([s]), np.array([first]), H)[0]
     when = panel.clock(np.full(len(past), s), np.arange(begin, begin + len(past)))
     levels = sorted((float(m[1]) for name in rows.columns if (m := re.fullmatch(r"LSTM-lo-([\d.]+)", name))), reverse=True)

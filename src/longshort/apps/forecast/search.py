@@ -179,6 +179,8 @@ def search(
     good = [t for t in done if t.state.name == "COMPLETE"]
     if not good and done and all("refused" in t.user_attrs for t in done):
         raise ValueError(f"all {len(done)} trials were refused: {done[0].user_attrs['refused']}")
+    if not done:
+        raise ValueError("no trial was finished in the time that was given. Give more seconds.")
     if not good:
         ran = [t for t in done if "refused" not in t.user_attrs]
         raise FloatingPointError(f"the loss diverged in all of {len(ran)} trials. Try a lower lr.")

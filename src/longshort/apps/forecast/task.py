@@ -137,6 +137,7 @@ class ForecastTask:
         enough = np.isfinite(past).sum(1) >= LEAST_PAST
         past[~enough], future[~enough] = 1.0, np.nan
         inputs, window = self.recipe.look(self.panel, past, series, origin, self.known)
+        inputs.past[torch.from_numpy(~enough), :, 2] = 0  # and observed is nothing of them, for some models learn from the past
         target = np.clip(window.scaled(future), -WILD, WILD).astype(np.float32)
         return Batch(inputs, torch.from_numpy(target))
 

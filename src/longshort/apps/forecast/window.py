@@ -11,7 +11,7 @@ PAST, STATIC = 4, 3  # channels of Window.past and Window.static
 REGULAR, LEAST_UNIT = 0.25, 1e-3  # a naive error below this share of the scale makes the unit smaller, down to this
 ALIKE = 4  # pairs, at least, that tell whether a series repeats itself
 FLAT_LOG = 0.05  # the scale of logarithms that never move: 5 %
-WILD_LOG = 4.6  # a forecast of logarithms stays below a hundred times the last value
+WILD_LOG = 4.6  # a forecast of logarithms stays below a hundred times the largest value of the context
 READ = 336  # longest part of the context that the LSTM reads; the guesses see all of it
 
 
@@ -30,6 +30,7 @@ class Window(NamedTuple):
     log: whether all this is of log y.
     known_unit: whether scaled values can be compared with those of other windows: where nothing moved, the scale is made up; but
         counts have a unit of their own, bool, [B].
+    top: the largest value of the context, its logarithm where all is of log y, float64, [B].
     """
 
     past: NDArray
@@ -40,6 +41,7 @@ class Window(NamedTuple):
     scale: NDArray
     log: bool
     known_unit: NDArray
+    top: NDArray
 
     def scaled(self, y: NDArray) -> NDArray:
         """Values [B, ...] in scaled units."""
@@ -52,7 +54,7 @@ class Window(NamedTuple):
         shape = (-1, *(1,) * (scaled.ndim - 1))
         scale = np.where(self.known_unit | (self.level != 0) | self.log, self.scale, 0)  # what was always zero stays zero
         y = scaled * scale.reshape(shape) + self.level.reshape(shape)
-        return np.exp(np.minimum(y, self.level.reshape(shape) + WILD_LOG)) if self.log else y
+        return np.exp(np.minimum(y, self.top.reshape(shape) + WILD_LOG)) if self.log else y
 
 
 def kinds(seasons: tuple[int, ...]) -> int:
@@ -92,7 +94,7 @@ def encode(
     if level_zero:
         level = np.zeros(B)
     distance = _mean(np.abs(past - level[:, None]))
-    size = np.full(B, FLAT_LOG) if log else np.ones(B) if level_zero else np.maximum(np.abs(level), 1e-9)
+    size = np.full(B, FLAT_LOG) if log else np.ones(B) if level_zero else np.where(level != 0, np.abs(level), 1e-9)
     moves = distance > 1e-12 * np.abs(level)
     scale = np.where(moves, distance, size)
     change = np.stack([_change(past, m) / scale for m in seasons], -1)
@@ -110,6 +112,7 @@ def encode(
         scale,
         log,
         moves | level_zero,
+        np.where(seen, past, -np.inf).max(1),
     )
 
 
