@@ -93,7 +93,7 @@ def _flow(t: Trace, context: int | None) -> Iterator[Finding]:
     norm = by_lag(t).nanmedian(-1).values
     norm = norm[~norm.isnan()]
     if not len(norm):
-        if bool((t.dh[t.mask] != 0).any()):  # zoneout may leave nothing of a single step in its cell
+        if t.cell.zoneout[1] and len(t.mask) == 1:  # the output of a single step need not go through what zoneout leaves
             return
         said = "no gradient reaches it at any step: the loss does not depend on it, or its gates or cells are saturated."
         yield Finding(t.name, "warning", "vanishing", 0.0, said)
