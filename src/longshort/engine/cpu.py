@@ -367,7 +367,8 @@ class Stream:
         if x.shape != self._shape or x.dtype is not self.dtype or not x.is_cpu:
             came = f"{list(x.shape)} of {x.dtype} on {x.device}"
             raise ValueError(f"x must be {list(self._shape)} of {self.dtype} on the CPU, got {came}.")
-        x = x.resolve_neg().contiguous()  # a copy needs a name, or it is gone before it is read
+        if not x.is_contiguous() or x.is_neg():
+            x = x.resolve_neg().contiguous()  # it needs a name, or it is gone before it is read
         self._step(x.data_ptr() if type(x) in OWN else _address(x))
         return self.y
 
