@@ -34,7 +34,7 @@ def fit(X: NDArray, y: NDArray, start: NDArray, prior: NDArray | float) -> NDArr
     for _ in range(100):
         p = 0.5 * (1 + np.tanh(X @ w / 2))
         down = X.T @ (y - p) - prior * (w - start)
-        step = np.linalg.solve(X.T @ (X * (p * (1 - p))[:, None]) + np.diag(prior + 0 * w), down)
+        step = np.linalg.solve(X.T @ (X * (p * (1 - p))[:, None]) + prior * np.eye(len(w)), down)
         promised, size = float(down @ step), 1.0
         if promised <= ENOUGH * (1 + abs(now)):
             break

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,13 @@ from longshort.cell import Cell, Masks, State
 def arithmetic(dtype: torch.dtype) -> torch.dtype:
     """The dtype of c and of all gate arithmetic, where x has this one."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def nodes(tensors: Sequence[Tensor | None]) -> list[Any]:
+    """The same tensors as nodes of their own in the graph. One may have been made of another: gradients of these are what a call
+    does with each, and what lies behind them is autograd's to walk."""
+    with torch.enable_grad():
+        return [v if v is None or not v.requires_grad else v.view_as(v) for v in tensors]
 
 
 class Flow:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
-from longshort.engine.contract import Call, Flow, Tape, arithmetic
+from longshort.engine.contract import Call, Flow, Tape, arithmetic, nodes
 from longshort.tracing import eager, transformed
 
 native: Any = None
@@ -108,9 +108,9 @@ def infer(
         return None
     if state is not None:
         h0, c0 = state
-        if not (h0.is_cpu and c0.is_cpu) or h0.shape[2] != P or c0.shape[2] != H:
+        if not (h0.is_cpu and c0.is_cpu) or h0.is_neg() or c0.is_neg() or h0.shape[2] != P or c0.shape[2] != H:
             return None
-        h0, c0 = (v.resolve_neg().to(to).contiguous() for v, to in ((h0, kind), (c0, arithmetic(kind))))
+        h0, c0 = h0.to(kind).contiguous(), c0.to(arithmetic(kind)).contiguous()
     lengths = None if lengths is None else lengths.contiguous()
     y, h, c = _empty(T, B, P, dtype=kind), _empty(1, B, P, dtype=kind), _empty(1, B, H, dtype=arithmetic(kind))
     at_x, at_lengths, at_h, at_c = _addresses(x, lengths, h0, c0)
@@ -154,13 +154,17 @@ class Job(NamedTuple):
 
     def dense(self) -> Job:
         """The same, contiguous where the kernels want it so."""
-        x = self.x.resolve_neg()
-        x = x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-        return Job(x, *[None if v is None else v.resolve_neg().contiguous() for v in self[1:19]], self.reverse)  # type: ignore[call-arg, arg-type]
+        rows = (self.x.stride(-1) == 1 or self.x.shape[-1] == 1) and not self.x.is_neg()
+        return Job(self.x if rows else _dense(self.x), *map(_dense, self[1:19]), self.reverse)  # type: ignore[call-arg]
 
     def layer(self, cell: Cell) -> Any:
         """What the extension knows of the cell and the sizes."""
         return _layer(cell, TYPES[self.x.dtype], *_sizes(self.params))
+
+
+def _dense(v: Any) -> Any:
+    """Memory that is what it looks like: contiguous, and its signs written out; None stays."""
+    return v if v is None or (v.is_contiguous() and not v.is_neg()) else v.resolve_neg().contiguous()
 
 
 def _sizes(params: Sequence[Maybe]) -> list[tuple[int, ...] | None]:
@@ -246,7 +250,7 @@ def run_backward(cell: Cell, job: Job, outs: Sequence[Any], grads: Sequence[Mayb
     """The gradients of x (None unless wanted), h, c and the params, from those of y, h and c and from what forward kept."""
     kind, state = job.x.dtype, job.c.dtype
     job, layer = job.dense(), job.layer(cell)
-    given = [None if v is None else v.resolve_neg().contiguous() for v in grads]
+    given = [_dense(v) for v in grads]
     dx = _empty(*job.x.shape, dtype=kind) if want_dx else None
     dh, dc = _empty(*job.h.shape, dtype=kind), _empty(*job.c.shape, dtype=state)
     dp = [None if v is None else _empty(*v.shape, dtype=state) for v in job.params]
@@ -291,8 +295,7 @@ def _through_reference(cell: Cell, job: Job, grads: Sequence[Maybe], needed: Seq
                        flow: Flow | None) -> list[Maybe]:  # fmt: skip
     from longshort.engine import reference
 
-    with torch.enable_grad():  # nodes of their own: one may depend on another, and what lies behind them is autograd's to walk
-        job = Job(*[v.view_as(v) if isinstance(v, Tensor) and v.requires_grad else v for v in job[:12]], *job[12:])  # type: ignore[call-arg, arg-type]
+    job = Job(*nodes(job[:12]), *job[12:])  # type: ignore[call-arg]
     call = Call(job.x, job.lengths, job.resets, Masks(job.drop_h, job.drop_g, job.zone_h, job.zone_c), job.reverse,
                 False, job.sizes, flow)  # fmt: skip
     params = {k: v for k, v in zip(NAMES, job.params, strict=True) if v is not None}
@@ -339,7 +342,7 @@ class Stream:
                 raise ValueError(f"engine 'cpu' cannot stream: {far} of layer {k} is on {params[far].device}.")
             if params["weight_ih"].shape[1] != width:
                 raise ValueError(f"weight_ih of layer {k} must be [*, {width}], got {list(params['weight_ih'].shape)}.")
-            own = {k: v.detach().resolve_neg().to(self.dtype).contiguous() for k, v in params.items()}
+            own = {k: _dense(v.detach().to(self.dtype)) for k, v in params.items()}
             H = len(own["weight_ih"]) // len(cell.gates)
             width = P = cell.projection or H
             with torch.inference_mode(False):  # wherever it is made, it may be reset anywhere
@@ -367,8 +370,7 @@ class Stream:
         if x.shape != self._shape or x.dtype is not self.dtype or not x.is_cpu:
             came = f"{list(x.shape)} of {x.dtype} on {x.device}"
             raise ValueError(f"x must be {list(self._shape)} of {self.dtype} on the CPU, got {came}.")
-        if not x.is_contiguous() or x.is_neg():
-            x = x.resolve_neg().contiguous()  # it needs a name, or it is gone before it is read
+        x = _dense(x)  # a copy needs a name, or it is gone before it is read
         self._step(x.data_ptr() if type(x) in OWN else _address(x))
         return self.y
 

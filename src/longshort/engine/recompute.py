@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longshort.cell import Cell, Masks, Params, State
-from longshort.engine.contract import Call, Flow, Tape, arithmetic
+from longshort.engine.contract import Call, Flow, Tape, arithmetic, nodes
 from longshort.tracing import transformed
 
 Run = Callable[[Cell, Params, Call, State], tuple[Tensor, State, Tape | None]]
@@ -74,7 +74,7 @@ class Recompute(torch.autograd.Function):
             return y, *new
 
         if torch.is_grad_enabled():
-            own = [v.view_as(v) if v.requires_grad else v for v in (x, *kept[:2], *params)]  # one may depend on another
+            own = nodes((x, *kept[:2], *params))
             outs = again(whole._replace(x=own[0]), State(*own[1:3]), own[3:])
             return (None,) * 5 + _grads(outs, (dy, dh, dc), own, create_graph=True)
         parts, spans = _parts(whole, x), _spans(whole.reverse, x.shape[0])

@@ -45,7 +45,7 @@ def anomalies(backtest: Backtest, level: float = 99) -> Any:
     rows = order[first]
     y, values = backtest.truth.reshape(-1)[rows], forecast.reshape(-1, len(q))[rows]
     low, high = (quantile(values, q, p) for p in (0.5 - level / 200, 0.5 + level / 200))
-    if backtest.config.nonnegative or backtest.config.counts:
+    if backtest.config.floored:
         low = np.maximum(low, 0)
     score = surprise(y, values, q)
     c = backtest.panel.columns

@@ -143,6 +143,11 @@ class Config:
         return self.model == "deepar" and self.distribution == "negative_binomial"
 
     @property
+    def floored(self) -> bool:
+        """Whether nothing below 0 is given out."""
+        return self.nonnegative or self.counts
+
+    @property
     def quantiles(self) -> tuple[float, ...]:
         """The levels that are forecast, ascending: the deciles, the point forecast, and both ends of each interval."""
         return tuple(sorted({*DECILES, round(self.point, 6), *(round(q, 6) for p in self.levels for q in ends(p))}))

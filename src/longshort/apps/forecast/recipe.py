@@ -229,7 +229,7 @@ class Recipe:
         """Scaled forecasts in the units of the data; of counts whole numbers, whatever calibration made of them."""
         y = window.values(scaled)
         y = np.rint(y) if self.config.counts else y
-        return np.maximum(y, 0) if self.config.nonnegative or self.config.counts else y
+        return np.maximum(y, 0) if self.config.floored else y
 
     def backtest(self, model: nn.Module, panel: Panel, series: NDArray, origin: NDArray) -> Backtest:
         """Forecast from past origins, beside the seasonal naive forecast; the arguments are those of `forecast`."""

@@ -259,6 +259,7 @@ def stamps(ds: nw.Series[Any], rows: Rows, freq: Freq | None) -> tuple[Stamps, S
         kind = nw.Datetime(native.dtype.unit, str(native.dtype.tz))
         there = nw.from_native(native.dt.tz_convert("UTC"), series_only=True)
     zone = getattr(kind, "time_zone", None)
+    written: str | None = None  # the zone that text names
     if kind.is_integer():
         t: Stamps = ds.to_numpy().astype(np.int64)
         if freq is None and _dates(t[:1000]):
@@ -271,9 +272,7 @@ def stamps(ds: nw.Series[Any], rows: Rows, freq: Freq | None) -> tuple[Stamps, S
     elif kind in (nw.String, nw.Object):
         t, written = _written(ds.to_list(), rows)
         if written not in (None, "UTC") and ds.implementation.is_polars():
-            rows.blame(
-                0, f"has the time zone {written}, and a polars column cannot always be that far from UTC. Write {name} in UTC"
-            )
+            rows.blame(0, f"has {_named(written)}, and a polars column cannot always be that far from UTC. Write {name} in UTC")
         kind = nw.Datetime("us", written)
     else:
         raise ValueError(f"{name} must hold whole numbers or time stamps, got a column of {kind}. Convert it first.")
@@ -283,7 +282,6 @@ def stamps(ds: nw.Series[Any], rows: Rows, freq: Freq | None) -> tuple[Stamps, S
     if zone:
         utc = there.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy().astype("M8[us]")
         return utc, t, kind
-    written = getattr(kind, "time_zone", None)
     return from_wall(t, written) if written else t, t, kind
 
 
